@@ -1,0 +1,21 @@
+"""Guests: the library by which a program joins a cluster, a small guest kernel, and workloads that run on it.
+
+    guest        attach, and the object that an application holds
+    memory       guest RAM in software mode: the access protocol
+    tmem         pools, put, get, many
+    kernel/      allocator, page cache, lists, swap, hints: a small guest kernel
+    volatility   what forbids make_volatile, as a table
+    disk         a virtual disk over a file
+    cleancache, frontswap        tmem's two users
+    workloads/   what guests do, one file each
+
+It never imports the hypervisor.  An application needs `Guest`, `Essa` and the errors named here.
+"""
+
+from guests.guest import Guest
+from guests.tmem import Pool
+from shm.errors import AddressingException, DiscardFault, HypervisorGone, MemcommonsError, OutOfMemory, TmemRefused
+from shm.pagestate import Essa, was_discarded
+
+__all__ = ["AddressingException", "DiscardFault", "Essa", "Guest", "HypervisorGone", "MemcommonsError", "OutOfMemory",
+           "Pool", "TmemRefused", "was_discarded"]

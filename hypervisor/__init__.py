@@ -1,0 +1,19 @@
+"""The hypervisor: it owns the frames, the tmem store, the host side of CMM2, the swap disk and the policies.
+
+It never imports guests; guests are separate processes that attach at the door.
+
+    machine      composition root: builds the parts, runs the event loop, stops them
+    dispatch     hypercall -> what carries it out
+    gate         attaching guests at the door
+    orders       what people ask and order through the door
+    domains      what is known of each guest
+    ledger       frames: who holds how many, and the budget
+    cmm2         host half of CMM2: evict, discard, preserve, page in, grant
+    swap         the hypervisor's swap disk
+    tmem/        pools, store, heap
+    policy/      census in, plan out
+    reclaim      takes the census, carries the plan out
+    audit        the kernel's count against the ledger
+    schemes      how a cluster overcommits, as a table
+    toolstack/   run, serve, ctl, clean: what Xen's xl is to Xen
+"""

@@ -1,0 +1,141 @@
+"""What the hypervisor knows of each guest.
+
+All that decides anything is private to the hypervisor: the guest's own arrays are looked at, under its lock, and never
+trusted.  A domain costs 8 bytes a page: usage and content (shared, 1 each), swap slot (4), grace (1), and one to spare.
+"""
+
+import os
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+import posix_ipc
+
+from shm import names
+from shm.abi import PAGE_SIZE
+from shm.arena import SharedObject
+from shm.channel import HostEnd, make_queue
+from shm.counters import HostCount, attach_counters
+from shm.pagestate import CONTENT_MASK, RESIDENT, ZERO
+from shm.statemap import StateLock, StateMap
+from shm.transfer import TRANSFER_PAGES, Transfer
+
+GRACE_S = 0.1                # a page just granted is no victim for so long, or until it was accessed
+LOCK_PATIENCE_S = 0.02       # a lock held longer is passed by ...
+LOCK_LIMIT_S = 5.0           # ... and a guest that never gives it back in this time is ended
+NO_SLOT = -1
+
+
+class Grace:
+    """Pages granted a moment ago, so that the access that asked for them can happen before they are taken again."""
+
+    def __init__(self, pages: int) -> None:
+        self.mask = np.zeros(pages, bool)
+        self._until: deque[tuple[float, np.ndarray]] = deque()
+
+    def begin(self, gfns: np.ndarray) -> None:
+        self.mask[gfns] = True
+        self._until.append((monotonic() + GRACE_S, gfns))
+
+    def current(self) -> np.ndarray:
+        """Return the mask of pages in their grace (bool, one a page)."""
+        now = monotonic()
+        while self._until and self._until[0][0] <= now:
+            self.mask[self._until.popleft()[1]] = False
+        return self.mask
+
+
+@dataclass(eq=False)
+class Domain:
+    """One guest.  Written by the event loop alone."""
+
+    number: int
+    name: str
+    pid: int
+    pidfd: int
+    weight: int
+    max_pages: int               # RAM and persistent pages together (max_mem)
+    stem: str                    # of all its objects' names
+    link: socket.socket          # its connection to the door
+    ram: SharedObject
+    objects: dict[str, SharedObject]
+    map: StateMap
+    queues: HostEnd
+    transfer: Transfer
+    counters: np.ndarray         # the guest's own, in shared memory
+    slots: np.ndarray            # int32: swap slot of each preserved page, else NO_SLOT
+    grace: Grace
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(len(HostCount), np.int64))
+    lock_missed_since: float | None = None
+
+    @property
+    def pages(self) -> int:
+        return self.ram.pages
+
+    def resident_mask(self) -> np.ndarray:
+        """Return which pages have a frame (bool): `content` is ours alone, so this needs no lock."""
+        return (self.map.content & CONTENT_MASK) == RESIDENT
+
+    def lock(self) -> bool:
+        """Take the state lock, waiting briefly; say whether it was had (if not: who holds it too long?)."""
+        if self.map.lock.acquire(LOCK_PATIENCE_S):
+            self.lock_missed_since = None
+            return True
+        self.counts[HostCount.LOCK_PASSED_BY] += 1
+        self.lock_missed_since = self.lock_missed_since or monotonic()
+        return False
+
+    def unlock(self) -> None:
+        self.map.lock.release()
+
+    @property
+    def keeps_lock_too_long(self) -> bool:
+        return self.lock_missed_since is not None and monotonic() - self.lock_missed_since > LOCK_LIMIT_S
+
+
+def make_domain(number: int, name: str, pid: int, link: socket.socket, pages: int, max_pages: int, weight: int,
+                cluster_stem: str) -> Domain:
+    """Make a guest's objects and its domain; UsageProblem, with nothing left behind, when there is no room."""
+    stem = f"{cluster_stem}.g{number}"
+    pidfd, objects = os.pidfd_open(pid), dict[str, SharedObject]()
+    try:
+        _make_objects(stem, pages, objects)
+        queues = HostEnd(make_queue(f"{stem}.req"), make_queue(f"{stem}.rep"))
+        lock = StateLock(posix_ipc.Semaphore(f"/{stem}.lock", posix_ipc.O_CREX, mode=0o600, initial_value=1))
+    except BaseException:
+        for fd in (pidfd, *(made.fd for made in objects.values())):
+            os.close(fd)
+        names.forget_guest(stem)
+        raise
+    usage, content = (objects[kind].map()[:pages] for kind in ("usage", "content"))
+    content[:] = ZERO
+    return Domain(
+        number=number, name=name, pid=pid, pidfd=pidfd, weight=weight, max_pages=max_pages, stem=stem, link=link,
+        ram=objects["ram"], objects=objects, map=StateMap(usage, content, lock), queues=queues,
+        transfer=Transfer(objects["transfer"].map()), counters=attach_counters(objects["count"].map().data),
+        slots=np.full(pages, NO_SLOT, np.int32), grace=Grace(pages),
+    )
+
+
+def _make_objects(stem: str, pages: int, objects: dict[str, SharedObject]) -> None:
+    """Fill `objects`: the guest's memory, sparse, and control objects with all their frames, so no touch can fail."""
+    bytes_in_pages = -(-pages // PAGE_SIZE)
+    sizes = {"usage": bytes_in_pages, "content": bytes_in_pages, "transfer": TRANSFER_PAGES, "count": 1}
+    objects["ram"] = SharedObject.create(f"{stem}.ram", pages)
+    for kind, size in sizes.items():
+        objects[kind] = SharedObject.create(f"{stem}.{kind}", size, allocated=True)
+    objects["content_read_only"] = SharedObject(objects["content"].read_only_fd())
+
+
+def close_domain(domain: Domain) -> None:
+    """Drop a dead guest's frames, whoever still maps them, close all and unlink all names."""
+    for held in domain.objects.values():
+        held.drop() if held is domain.ram else None
+        held.close()
+    domain.queues.close()
+    domain.map.lock.semaphore.close()
+    domain.link.close()
+    os.close(domain.pidfd)
+    names.forget_guest(domain.stem)

@@ -1,0 +1,125 @@
+"""The gate: the hypervisor's side of the door.  Guests attach and leave here, and people give orders.
+
+    attach        a guest: its objects are made and handed over by descriptor, `content` read-only
+    leave         a guest that goes in peace
+    list, set-budget, audit, stop        orders; see `Orders`
+
+Whoever connects is of our own user (the door's name and its credentials say so), yet every word is checked: a message
+that does not parse, or asks for what cannot be, is answered with one clear line in `error`.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from hypervisor.domains import Domain, make_domain
+from shm import door
+from shm.abi import ABI_VERSION, MAX_GUEST_PAGES, MAX_GUESTS
+from shm.errors import HypervisorGone, MemcommonsError, UsageProblem
+
+Order = Callable[[dict[str, Any]], dict[str, Any]]
+GUEST_NAME_LIMIT = 64
+# The descriptors of the attach reply, in this order.
+HANDED_OVER = ("ram", "usage", "content_read_only", "transfer", "count")
+
+
+class Gate:
+    """Connections and what they may ask.  Registers descriptors with `watch(fd, callback)` and `unwatch(fd)`."""
+
+    def __init__(self, listener: socket.socket, stem: str, features: frozenset[str], orders: dict[str, Order],
+                 domains: dict[int, Domain], watch: Callable[[int, Callable[[], None]], None],
+                 unwatch: Callable[[int], None], admitted: Callable[[Domain], None],
+                 left: Callable[[Domain], None]) -> None:
+        self.listener, self.stem, self.features, self.orders = listener, stem, features, orders
+        self.domains, self.watch, self.unwatch = domains, watch, unwatch
+        self.admitted, self.left = admitted, left
+        self._guests = 0                                     # the number that the next guest gets
+        self._links: dict[int, socket.socket] = {}           # connections that are no guest's yet
+        watch(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            link, _ = self.listener.accept()
+        except OSError:                                      # gone again, or no descriptors left: it may come back
+            return
+        if door.peer(link)[1] not in (os.geteuid(), 0):
+            link.close()
+            return
+        link.setblocking(False)
+        self._links[link.fileno()] = link
+        self.watch(link.fileno(), lambda: self._hear(link))
+
+    def _hear(self, link: socket.socket) -> None:
+        try:
+            message, fds = door.receive(link)
+        except BlockingIOError:
+            return
+        except HypervisorGone:                               # here: the other side hung up, or sent junk
+            self._hang_up(link)
+            return
+        for fd in fds:                                       # nobody has descriptors to give us
+            os.close(fd)
+        self._reply(link, *self._answer(link, message))
+
+    def _answer(self, link: socket.socket, message: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+        call = message.get("call")
+        try:
+            if call == "attach":
+                return self._attach(link, message)
+            if isinstance(call, str) and call in self.orders:
+                return self.orders[call](message), ()
+            raise UsageProblem(f"unknown call {call!r}; this hypervisor knows attach, {', '.join(self.orders)}")
+        except MemcommonsError as error:
+            return {"error": str(error)}, ()
+
+    def _reply(self, link: socket.socket, reply: dict[str, Any], fds: tuple[int, ...]) -> None:
+        try:
+            door.send(link, reply, fds)
+        except OSError:                                      # it does not listen, or is gone
+            self._hang_up(link)
+
+    def _hang_up(self, link: socket.socket) -> None:
+        guest = next((domain for domain in self.domains.values() if domain.link is link), None)
+        if guest:
+            self.left(guest)
+            return
+        self.unwatch(link.fileno())
+        self._links.pop(link.fileno(), None)
+        link.close()
+
+    def _attach(self, link: socket.socket, message: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+        name, pages, max_pages, weight = self._checked(message)
+        if link.fileno() not in self._links:
+            raise UsageProblem("this connection is a guest's already")
+        domain = make_domain(self._guests, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem)
+        self._guests += 1
+        del self._links[link.fileno()]
+        self.admitted(domain)
+        fds = tuple(domain.objects[kind].fd for kind in HANDED_OVER)
+        return {"ok": True, "stem": domain.stem, "pages": pages, "features": sorted(self.features)}, fds
+
+    def _checked(self, message: dict[str, Any]) -> tuple[str, int, int, int]:
+        if message.get("abi") != ABI_VERSION:
+            raise UsageProblem(f"ABI version {message.get('abi')!r} of the guest, {ABI_VERSION} of the hypervisor: "
+                               f"both must be of one release")
+        name, pages = message.get("name"), message.get("pages")
+        max_pages, weight = message.get("max_pages"), message.get("weight")
+        if not isinstance(name, str) or not 0 < len(name) <= GUEST_NAME_LIMIT or not name.isprintable():
+            raise UsageProblem(f"guest name {name!r}: use 1 to {GUEST_NAME_LIMIT} printable characters")
+        if any(domain.name == name for domain in self.domains.values()):
+            raise UsageProblem(f"a guest named {name!r} is attached already; choose another name")
+        bounds = (("pages", pages, 1, MAX_GUEST_PAGES), ("max_pages", max_pages, 1, MAX_GUEST_PAGES),
+                  ("weight", weight, 0, 1 << 16))
+        for what, value, least, most in bounds:
+            if type(value) is not int or not least <= value <= most:
+                raise UsageProblem(f"guest {name!r}: {what} {value!r} is not a number from {least} to {most}")
+        if len(self.domains) >= MAX_GUESTS:
+            raise UsageProblem(f"{MAX_GUESTS} guests are attached, and no more are possible")
+        return name, pages, max(pages, max_pages), weight    # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Close the door and every connection that is no guest's."""
+        for link in (self.listener, *self._links.values()):
+            self.unwatch(link.fileno())
+            link.close()

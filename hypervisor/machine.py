@@ -1,0 +1,219 @@
+"""The machine: builds the parts, runs the event loop, takes guests in and buries them.
+
+One thread does everything.  A round of the loop: events (requests, the door, deaths), then background reclaim, then
+what the clock says is due.  Between two events the ledger equals what the kernel says is resident.
+"""
+
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic, monotonic_ns
+from typing import Any
+
+import numpy as np
+import psutil
+
+from hypervisor.audit import Audit, probe
+from hypervisor.cmm2 import Cmm2
+from hypervisor.dispatch import Dispatch
+from hypervisor.domains import Domain, close_domain
+from hypervisor.gate import Gate
+from hypervisor.ledger import HEAP, Ledger
+from hypervisor.orders import Orders
+from hypervisor.policy import POLICIES
+from hypervisor.reclaim import Reclaim
+from hypervisor.schemes import SCHEMES
+from hypervisor.swap import SwapDisk
+from hypervisor.tmem.heap import Heap
+from hypervisor.tmem.store import Store
+from shm import door, names
+from shm.abi import PAGE_SIZE
+from shm.arena import SharedObject
+from shm.channel import HaltPoll
+from shm.counters import HostCount
+from shm.errors import BadHypercall
+
+TICK_S = 0.1                 # the kernel's count is sampled so often
+AUDIT_S = 1.0                # ... and held against the ledger so often
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a hypervisor is started with.  Sizes in pages."""
+
+    cluster: str
+    budget: int
+    scheme: str = "cmm2+tmem"
+    reclaim: str = "hint-after-choice"
+    swap: int = 0
+    ephemeral_pages: int = 0
+    folder: str | None = None    # of the swap disk
+
+
+class Machine:
+    """A running hypervisor.  `report(event)` is told what happens to guests."""
+
+    def __init__(self, settings: Settings, report: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+        scheme = SCHEMES[settings.scheme]
+        self.settings, self.report = settings, report
+        self.domains: dict[int, Domain] = {}
+        self.departed = np.zeros(len(HostCount), np.int64)   # counts of guests that are gone
+        self.stopping = False
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._poller = select.epoll()
+        self._halt = HaltPoll()
+        self._cores = len(os.sched_getaffinity(0))
+        self._next_tick = self._next_audit = monotonic()
+        listener = door.listen(settings.cluster)
+        self.stem = names.stem(settings.cluster, names.new_run())
+        self.holder = SharedObject.create(f"{self.stem}.cluster", 1)
+        fcntl.flock(self.holder.fd, fcntl.LOCK_EX)
+        self.ledger = Ledger(settings.budget)
+        self.swap = SwapDisk(settings.swap, settings.folder) if scheme.swap and settings.swap else None
+        self.cmm2 = Cmm2(self.ledger, self.swap)
+        self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
+        most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
+        heap = SharedObject.create(f"{self.stem}.heap", most)
+        self.heap = Heap(heap, self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
+        self.store = Store(self.heap, settings.ephemeral_pages, self._allowance)
+        self.reclaim.heap, self.reclaim.store = self.heap, self.store
+        self.audit = Audit(self.ledger, self.domains, self.heap)
+        self.dispatch = Dispatch(self.cmm2, self.reclaim, self.store, scheme.tmem)
+        self.orders = Orders(self)
+        self.gate = Gate(listener, self.stem, scheme.features, self.orders.table, self.domains,
+                         self.watch, self.unwatch, self.admit, self.leave)
+        probe(self.heap)
+
+    def _allowance(self, owner: int) -> int:
+        """Return how many persistent pages a guest may still put: RAM it holds and these stay within max_mem (T67)."""
+        held = self.ledger.held.get(owner, 0) + self.store.pages_of(owner, persistent=True)
+        return self.domains[owner].max_pages - held
+
+    # guests come and go
+
+    def admit(self, domain: Domain) -> None:
+        self.domains[domain.number] = domain
+        self.watch(domain.queues.requests.mqd, lambda: self._serve(domain))
+        self.watch(domain.pidfd, lambda: self.bury(domain, "died"))
+        self._allow_polling()
+
+    def leave(self, domain: Domain) -> None:
+        """A guest's connection closed: it left, or is dying.  Either way its memory goes back to the machine now."""
+        self.bury(domain, "left")
+
+    def end(self, domain: Domain, why: str) -> None:
+        """End a guest that broke the rules: kill it, take back what it had, and say why."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(domain.pidfd, signal.SIGKILL)
+        self.bury(domain, "ended", why)
+
+    def bury(self, domain: Domain, how: str, why: str = "") -> None:
+        """Take back all that a guest had.
+
+        Race: a process of its that still dies, or a child of its that lives, may touch its memory.  The object is cut
+        to length 0 before anything is released, so a touch is that process's SIGBUS and no frame.  A lock that it
+        held dies with it: nothing of a guest outlives the guest, so nothing needs mending.
+        """
+        for fd in (domain.queues.requests.mqd, domain.pidfd, domain.link.fileno()):
+            self.unwatch(fd)
+        del self.domains[domain.number]
+        close_domain(domain)
+        self.store.forget(domain.number)
+        self.cmm2.forget(domain)
+        self.departed += domain.counts
+        self._allow_polling()
+        event = {"event": f"guest-{how}", "name": domain.name, "pid": domain.pid}
+        self.report(event | {"why": why} if why else event)
+
+    def _allow_polling(self) -> None:
+        """Let the parties poll only while each has a core of its own: polling pairs that share cores starve each other."""
+        self._may_poll = len(self.domains) + 1 <= self._cores
+        for domain in self.domains.values():
+            domain.transfer.may_poll = self._may_poll
+
+    # the loop
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        self._watched[fd] = callback
+        self._poller.register(fd, select.EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        if self._watched.pop(fd, None):
+            self._poller.unregister(fd)
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        while not self.stopping:
+            for fd, _ in self._wait():
+                callback = self._watched.get(fd)             # an event before may have taken it away
+                if callback:
+                    callback()
+            self.reclaim.background()
+            if monotonic() >= self._next_tick:
+                self._tick()
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Return the next events: poll for a while if a core is free for that, then sleep until the next tick."""
+        start = monotonic_ns()
+        stop = start + (self._halt.window if self._may_poll and self.domains else 0)
+        events = self._poller.poll(0)
+        while not events and monotonic_ns() < stop:
+            events = self._poller.poll(0)
+        if not events:
+            events = self._poller.poll(max(0.0, self._next_tick - monotonic()))
+        if events:
+            self._halt.settle(monotonic_ns() - start)
+        return events
+
+    _may_poll = True
+
+    def _serve(self, domain: Domain) -> None:
+        """Answer one request of one guest: one a round, so that a flood of one is nobody else's wait."""
+        message = domain.queues.receive()
+        if message is None:
+            return
+        try:
+            domain.queues.reply(self.dispatch.answer(domain, message))
+        except BadHypercall as error:
+            self.end(domain, str(error))
+
+    def _tick(self) -> None:
+        now = monotonic()
+        self._next_tick = now + TICK_S
+        self.audit.kernel_frames()
+        if now >= self._next_audit:
+            self._next_audit = now + AUDIT_S
+            self.check()
+
+    def check(self) -> None:
+        """Audit, settle void copies, and end the guests that took frames or keep their lock."""
+        for domain in self.audit.check():
+            self.end(domain, "it took frames that were not granted")
+        for domain in list(self.domains.values()):
+            self.cmm2.settle(domain)
+            if domain.keeps_lock_too_long:
+                self.end(domain, "it kept its state lock too long")
+
+    def counts(self) -> np.ndarray:
+        """Return the counters of all guests that ever were, in sum."""
+        total = self.departed + sum((domain.counts for domain in self.domains.values()), np.zeros_like(self.departed))
+        total[HostCount.TMEM_EVICTIONS] = self.store.evictions
+        total[HostCount.BACKGROUND_RECLAIMS] = self.reclaim.background_runs
+        return total
+
+    def close(self) -> None:
+        """Stop: guests find their connections closed, and nothing keeps a name or a frame."""
+        for domain in list(self.domains.values()):
+            self.bury(domain, "stopped")
+        self.gate.close()
+        self.heap.object.drop()
+        for made in (self.heap.object, self.holder):
+            made.close()
+            made.unlink()
+        if self.swap is not None:
+            self.swap.close()
+        self._poller.close()

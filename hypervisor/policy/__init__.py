@@ -1,0 +1,17 @@
+"""Reclaim policies: pure functions from a census to a plan.
+
+    census   what a policy is told, and the plan it returns
+    clock    one hand over guest pages and ephemeral pages alike: `hint-after-choice`, the faithful one,
+             and `u-e-v-p-s`, the counterfactual that looks at the hint before it chooses
+
+A policy touches nothing.  The census may be stale when its plan is carried out, so a plan is a wish.
+"""
+
+from collections.abc import Callable
+
+from hypervisor.policy.census import Census, Plan
+from hypervisor.policy.clock import hint_after_choice, u_e_v_p_s
+
+Policy = Callable[[Census, int], Plan]
+
+POLICIES: dict[str, Policy] = {"hint-after-choice": hint_after_choice, "u-e-v-p-s": u_e_v_p_s}

@@ -1,0 +1,106 @@
+"""Reclaim: take a census, let the policy plan, carry the plan out, and say how far it got.
+
+    background   after each round of the event loop, between two watermarks, so that a guest seldom waits
+    direct       when a reservation does not fit: the guest that asked waits for it
+
+A plan is a wish: states are looked up again when a frame is taken, a guest that holds its lock is passed by, the swap
+disk may be full.  What is missing is planned again, a bounded number of times; what cannot be met, the caller refuses.
+"""
+
+import numpy as np
+
+from hypervisor.cmm2 import Cmm2
+from hypervisor.domains import Domain
+from hypervisor.ledger import HEAP, Ledger
+from hypervisor.policy import Policy
+from hypervisor.policy.census import Census, Hand, Holding, Plan
+from hypervisor.tmem.heap import Heap
+from hypervisor.tmem.store import Store
+from shm.counters import HostCount
+from shm.pagestate import REFERENCED
+
+PASSES = 4                   # plans made for one shortfall
+LOW_SHARE = 64               # background reclaim starts when less than 1/64 of the budget is free ...
+HIGH_FACTOR = 2              # ... and goes on until twice that is
+LEAST_LOW = 8                # frames
+BACKGROUND_BATCH = 512       # frames a round of the event loop
+
+
+class Reclaim:
+    """Finds frames.  Owns the clock's hand; all else belongs to the parts it is given."""
+
+    def __init__(self, ledger: Ledger, domains: dict[int, Domain], cmm2: Cmm2, policy: Policy) -> None:
+        self.ledger = ledger
+        self.domains = domains
+        self.cmm2 = cmm2
+        self.policy = policy
+        self.hand = Hand()
+        self.heap: Heap | None = None            # set by the machine: heap and reclaim need each other
+        self.store: Store | None = None
+        self.background_runs = 0
+
+    @property
+    def low(self) -> int:
+        return max(LEAST_LOW, self.ledger.budget // LOW_SHARE)
+
+    def room(self, owner: int, frames: int) -> bool:
+        """Reserve `frames` for `owner`, reclaiming if they are not free; say whether they were had."""
+        if self.ledger.reserve(owner, frames):
+            return True
+        if owner != HEAP:
+            self.domains[owner].counts[HostCount.DIRECT_RECLAIMS] += 1
+        self.free_up(frames - self.ledger.free + min(self.low, frames))
+        return self.ledger.reserve(owner, frames)
+
+    def background(self) -> None:
+        """Free some frames if fewer than the low watermark are free."""
+        if self.ledger.free < self.low and self.ledger.used:
+            self.background_runs += 1
+            self.free_up(min(BACKGROUND_BATCH, HIGH_FACTOR * self.low - self.ledger.free))
+
+    def free_up(self, wanted: int) -> int:
+        """Free `wanted` frames, or as many as can be had in a few plans; return how many."""
+        freed = 0
+        for _ in range(PASSES):
+            plan = self.policy(self.census(), wanted - freed)
+            freed += self.carry_out(plan)
+            if freed >= wanted or not plan.frames:
+                break
+        return freed
+
+    def census(self) -> Census:
+        """Count what there is.  No lock is taken: what is stale is looked up again before it is acted on."""
+        assert self.store is not None and self.heap is not None
+        swap = self.cmm2.swap
+        return Census(
+            guests=tuple(_holding(self.domains[number]) for number in sorted(self.domains)),
+            ephemeral=self.store.ephemeral, aged=self.store.catalogue.ages.aged, heap_free=self.heap.spare,
+            can_preserve=swap is not None and swap.free > 0, hand=self.hand,
+        )
+
+    def carry_out(self, plan: Plan) -> int:
+        """Do what `plan` says, as far as it still can be done; return the frames freed."""
+        assert self.store is not None and self.heap is not None
+        freed = self.heap.trim(plan.trim)
+        for owner, pages in plan.evict:
+            freed += self.cmm2.evict(self.domains[owner], pages)
+        freed += self.heap.trim(self.store.evict(plan.ephemeral))
+        for owner, pages in plan.unreference:
+            _unreference(self.domains[owner], pages)
+        if plan.passed_ephemeral:
+            self.store.pass_hand()
+        self.hand = plan.hand
+        return freed
+
+
+def _holding(domain: Domain) -> Holding:
+    referenced = domain.map.usage & REFERENCED != 0
+    return Holding(domain.number, domain.map.states(slice(None)), referenced, domain.grace.current() & ~referenced)
+
+
+def _unreference(domain: Domain, pages: np.ndarray) -> None:
+    """Clear referenced bits, under the lock: the accessor sets bits of the same bytes.  Grace ends with the access."""
+    domain.grace.mask[pages] = False
+    if domain.lock():
+        domain.map.usage[pages] &= 0xFF ^ REFERENCED
+        domain.unlock()

@@ -1,0 +1,78 @@
+"""The hypervisor's swap disk: a real file with real writes and reads.
+
+    slots   one page each; `allocate` hands out consecutive ones where it can, so that a batch is one write
+    file    unlinked as soon as it is open, so no death leaves it behind
+
+A slot belongs to whoever allocated it until it is freed.  A write that fails (ENOSPC, EIO) raises OSError and loses
+nothing: the caller still holds the pages and gives the slots back.
+"""
+
+import os
+import tempfile
+
+import numpy as np
+
+from shm.abi import PAGE_SIZE
+from shm.arena import runs
+from shm.errors import BrokenInvariant
+
+DEFAULT_FOLDER = "/var/tmp"  # a disk even where /tmp is memory
+
+
+class SwapDisk:
+    """A swap disk of `slots` pages in a nameless file of `folder`."""
+
+    def __init__(self, slots: int, folder: str | None = None) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder or DEFAULT_FOLDER)  # noqa: SIM115 - closed by close()
+        self.slots = slots
+        self.taken = np.zeros(slots, bool)
+        self.used = 0
+        self._next = 0           # where the search for free slots begins: next fit keeps batches together
+
+    @property
+    def free(self) -> int:
+        return self.slots - self.used
+
+    def allocate(self, count: int) -> np.ndarray:
+        """Return up to `count` slots (int32, sorted), fewer when the disk is nearly full."""
+        count = min(count, self.free)
+        found = self._next + np.flatnonzero(~self.taken[self._next:self._next + 8 * count])[:count]
+        if len(found) < count:
+            found = np.flatnonzero(~self.taken)[:count]
+        self.taken[found] = True
+        self.used += count
+        self._next = int(found[-1]) + 1 if count else self._next
+        return found.astype(np.int32)
+
+    def release(self, slots: np.ndarray) -> None:
+        """Give slots back, each once."""
+        if not self.taken[slots].all():
+            raise BrokenInvariant(f"swap slots freed twice: {slots[~self.taken[slots]][:4]}")
+        self.taken[slots] = False
+        self.used -= len(slots)
+
+    def write(self, slots: np.ndarray, pages: np.ndarray) -> None:
+        """Write (n, 4096) `pages` to sorted `slots`; OSError when the file takes no more."""
+        row = 0
+        for first, count in runs(slots):
+            data, at = pages[row:row + count].data.cast("B"), first * PAGE_SIZE
+            while data:
+                done = os.pwrite(self.file.fileno(), data, at)
+                data, at = data[done:], at + done
+            row += count
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """Return the pages (n, 4096) of `slots`, in their order."""
+        pages = np.empty((len(slots), PAGE_SIZE), np.uint8)
+        order = np.argsort(slots, kind="stable")
+        row, gathered = 0, np.empty_like(pages)
+        for first, count in runs(slots[order]):
+            size = os.preadv(self.file.fileno(), [gathered[row:row + count].data], first * PAGE_SIZE)
+            if size != count * PAGE_SIZE:
+                raise BrokenInvariant(f"swap slots {first} to {first + count - 1}: read {size} bytes")
+            row += count
+        pages[order] = gathered
+        return pages
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,102 @@
+"""The age order of ephemeral pages: one global queue, oldest first (T56).
+
+A page joins at the young end with a stamp, and leaves from anywhere by forgetting its stamp: the queue's stale entries
+are stepped over when they come to the old end, and swept out when they outnumber the live ones.  So everything is bulk
+work on arrays, and no list is threaded through the pages.
+"""
+
+import numpy as np
+
+_FIRST = 1024
+
+
+class Ages:
+    """Ages of ids.  Stamp 0 is that of an id that is not in the queue."""
+
+    def __init__(self) -> None:
+        self.stamps = np.zeros(0, np.uint64)     # by id
+        self.count = 0                           # ids in the queue
+        self.aged = 0                            # of these, with a stamp up to the mark
+        self._mark = 0                           # the newest stamp when the clock's hand last passed
+        self._clock = 0                          # the newest stamp given
+        self._ids = np.zeros(_FIRST, np.uint32)
+        self._given = np.zeros(_FIRST, np.uint64)
+        self._head = self._tail = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.stamps.nbytes + self._ids.nbytes + self._given.nbytes
+
+    def cover(self, capacity: int) -> None:
+        """Make room for ids below `capacity`."""
+        if capacity > len(self.stamps):
+            self.stamps = np.concatenate((self.stamps, np.zeros(capacity - len(self.stamps), np.uint64)))
+
+    def join(self, ids: np.ndarray) -> None:
+        """Add `ids`, none of which is in the queue, at the young end, in their order."""
+        self._make_room(len(ids))
+        stamps = np.arange(self._clock + 1, self._clock + len(ids) + 1, dtype=np.uint64)
+        self._clock += len(ids)
+        self._ids[self._tail:self._tail + len(ids)] = ids
+        self._given[self._tail:self._tail + len(ids)] = stamps
+        self._tail += len(ids)
+        self.stamps[ids] = stamps
+        self.count += len(ids)
+
+    def join_one(self, number: int) -> None:
+        self._make_room(1)
+        self._clock += 1
+        self._ids[self._tail], self._given[self._tail] = number, self._clock
+        self._tail += 1
+        self.stamps[number] = self._clock
+        self.count += 1
+
+    def leave(self, ids: np.ndarray) -> None:
+        """Take those of `ids` that are in the queue out of it."""
+        stamps = self.stamps[ids]
+        self.aged -= int(np.count_nonzero((stamps > 0) & (stamps <= self._mark)))
+        self.count -= int(np.count_nonzero(stamps))
+        self.stamps[ids] = 0
+
+    def leave_one(self, number: int) -> None:
+        stamp = int(self.stamps[number])
+        if stamp:
+            self.aged -= stamp <= self._mark
+            self.count -= 1
+            self.stamps[number] = 0
+
+    def oldest(self, count: int) -> np.ndarray:
+        """Return up to `count` of the oldest ids, oldest first; they stay in the queue."""
+        found, at, missing = [], self._head, min(count, self.count)
+        while missing > 0:
+            stop = min(self._tail, at + 2 * missing + 64)
+            live = at + np.flatnonzero(self._live(at, stop))[:missing]
+            found.append(self._ids[live])
+            missing -= len(live)
+            if len(live) == 0 and at == self._head:
+                self._head = stop                # all stale: never look at them again
+            at = stop
+        return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
+
+    def pass_hand(self) -> None:
+        """Note that the clock's hand has passed: all that is here now is aged."""
+        self._mark, self.aged = self._clock, self.count
+
+    def _live(self, start: int, stop: int) -> np.ndarray:
+        return self.stamps[self._ids[start:stop]] == self._given[start:stop]
+
+    def _make_room(self, count: int) -> None:
+        if self._tail + count <= len(self._ids):
+            return
+        live = self._head + np.flatnonzero(self._live(self._head, self._tail))
+        size = max(_FIRST, 2 * (len(live) + count))
+        ids, given = np.zeros(size, np.uint32), np.zeros(size, np.uint64)
+        ids[:len(live)], given[:len(live)] = self._ids[live], self._given[live]
+        self._ids, self._given, self._head, self._tail = ids, given, 0, len(live)
+
+    def audit(self) -> list[str]:
+        """Recount; return what does not add up."""
+        live = int(np.count_nonzero(self._live(self._head, self._tail)))
+        aged = int(np.count_nonzero((self.stamps > 0) & (self.stamps <= self._mark)))
+        problems = [f"ages: {self.count} ids counted, {live} in the queue"] if live != self.count else []
+        return problems + ([f"ages: {self.aged} aged counted, {aged} found"] if aged != self.aged else [])

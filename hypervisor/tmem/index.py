@@ -1,0 +1,185 @@
+"""A compact hash index: keys of `words` 64-bit words -> small numbers (ids), open addressing with linear probing.
+
+    keys     (capacity, words) uint64, by id: 8 bytes a word
+    table    uint32, id or EMPTY or DELETED, at most two thirds full, deleted ones included: 8 bytes an id or so
+
+Ids are dense and reused, so that callers keep what they know of an id in arrays of the same length: `grown` tells them
+to lengthen these.  Multipliers of the hash are drawn at random, so that a guest cannot choose keys that collide.
+Every call has a scalar and a bulk form with the same meaning; bulk keys must be all different.
+"""
+
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+
+from shm.errors import BrokenInvariant
+
+EMPTY, DELETED = 0xFFFFFFFF, 0xFFFFFFFE
+NONE = -1
+_MASK64 = (1 << 64) - 1
+_FIRST_CAPACITY = 256
+
+
+class Index:
+    """Ids of keys.  One writer, the event loop."""
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+        self._factors = [secrets.randbits(64) | 1 for _ in range(words)]
+        self._vector = np.array(self._factors, np.uint64)
+        self._free = np.arange(_FIRST_CAPACITY, dtype=np.uint32)[::-1].copy()    # a stack of unused ids
+        self._free_count = _FIRST_CAPACITY
+        self._used_slots = 0                                                     # ids and DELETED in the table
+        self.keys = np.zeros((_FIRST_CAPACITY, words), np.uint64)
+        self._set_table(np.full(4 * _FIRST_CAPACITY, EMPTY, np.uint32))
+
+    def __len__(self) -> int:
+        return len(self.keys) - self._free_count
+
+    @property
+    def capacity(self) -> int:
+        return len(self.keys)
+
+    @property
+    def nbytes(self) -> int:
+        return self.keys.nbytes + self.table.nbytes + self._free.nbytes
+
+    def _set_table(self, table: np.ndarray) -> None:
+        self.table = table
+        self._slots = table.data
+        self._key_words = self.keys.reshape(-1).data
+        self._shift = 64 - (len(table).bit_length() - 1)
+
+    # scalar
+
+    def _home(self, key: Sequence[int]) -> int:
+        mixed = 0
+        for word, factor in zip(key, self._factors, strict=True):
+            mixed ^= word * factor & _MASK64
+            mixed = (mixed >> 29 ^ mixed) * self._factors[0] & _MASK64
+        return mixed >> self._shift
+
+    def find(self, key: Sequence[int]) -> int:
+        """Return the id of `key`, or NONE."""
+        slot = self._find_slot(key)
+        return NONE if slot < 0 else self._slots[slot]
+
+    def _find_slot(self, key: Sequence[int]) -> int:
+        slots, words, width, mask = self._slots, self._key_words, self.words, len(self.table) - 1
+        at = self._home(key)
+        while True:
+            number = slots[at]
+            if number == EMPTY:
+                return -1
+            if number != DELETED:
+                base = number * width
+                if words[base] == key[0] and all(words[base + i] == key[i] for i in range(1, width)):
+                    return at
+            at = at + 1 & mask
+
+    def insert(self, key: Sequence[int]) -> int:
+        """Add `key`, which must be new, and return its id."""
+        self._make_room(1)
+        self._free_count -= 1
+        number = int(self._free[self._free_count])
+        self.keys[number] = key
+        slots, mask, at = self._slots, len(self.table) - 1, self._home(key)
+        while slots[at] < DELETED:
+            at = at + 1 & mask
+        self._used_slots += slots[at] == EMPTY
+        slots[at] = number
+        return number
+
+    def remove(self, number: int) -> None:
+        """Take the key of id `number` out; the id may be given again."""
+        slot = self._find_slot(self.keys[number].tolist())
+        if slot < 0 or self._slots[slot] != number:
+            raise BrokenInvariant(f"index: id {number} is not under its key")
+        self._slots[slot] = DELETED
+        self._free[self._free_count] = number
+        self._free_count += 1
+
+    # bulk
+
+    def _homes(self, keys: np.ndarray) -> np.ndarray:
+        mixed = np.zeros(len(keys), np.uint64)
+        for word in range(self.words):
+            mixed ^= keys[:, word] * self._vector[word]
+            mixed = (mixed >> np.uint64(29) ^ mixed) * self._vector[0]
+        return (mixed >> np.uint64(self._shift)).astype(np.int64)
+
+    def find_many(self, keys: np.ndarray) -> np.ndarray:
+        """Return the ids (int64) of `keys` (n, words), NONE where there is none."""
+        return self._walk(keys)[0]
+
+    def _walk(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and slots of `keys`: every round looks at one more slot of all that are undecided."""
+        ids, at = np.full(len(keys), NONE, np.int64), self._homes(keys)
+        mask, open_ = len(self.table) - 1, np.arange(len(keys))
+        while len(open_):
+            numbers = self.table[at[open_]]
+            live = numbers < DELETED
+            hit = live.copy()
+            hit[live] = (self.keys[numbers[live]] == keys[open_[live]]).all(axis=1)
+            ids[open_[hit]] = numbers[hit]
+            open_ = open_[~hit & (numbers != EMPTY)]
+            at[open_] = at[open_] + 1 & mask
+        return ids, at
+
+    def insert_many(self, keys: np.ndarray) -> np.ndarray:
+        """Add `keys` (n, words), all new and all different; return their ids (int64)."""
+        self._make_room(len(keys))
+        self._free_count -= len(keys)
+        numbers = self._free[self._free_count:self._free_count + len(keys)].copy()
+        self.keys[numbers] = keys
+        self._place(numbers, self._homes(keys))
+        return numbers.astype(np.int64)
+
+    def _place(self, numbers: np.ndarray, at: np.ndarray) -> None:
+        """Write ids into the first free slots from their homes on; of those that meet at one slot the last wins."""
+        mask, open_ = len(self.table) - 1, np.arange(len(numbers))
+        while len(open_):
+            there = self.table[at[open_]]
+            free = open_[there >= DELETED]
+            self.table[at[free]] = numbers[free]
+            won = self.table[at[open_]] == numbers[open_]
+            self._used_slots += np.count_nonzero(there[won] == EMPTY)
+            open_ = open_[~won]
+            at[open_] = at[open_] + 1 & mask
+
+    def remove_many(self, numbers: np.ndarray) -> None:
+        """Take the keys of ids `numbers`, all different, out."""
+        ids, slots = self._walk(self.keys[numbers])
+        if not np.array_equal(ids, numbers):
+            raise BrokenInvariant("index: some ids are not under their keys")
+        self.table[slots] = DELETED
+        self._free[self._free_count:self._free_count + len(numbers)] = numbers
+        self._free_count += len(numbers)
+
+    # room
+
+    def _make_room(self, count: int) -> None:
+        while self._free_count < count:
+            self._grow()
+        if (self._used_slots + count) * 3 > len(self.table) * 2:
+            self._rebuild()
+
+    def _grow(self) -> None:
+        old = self.capacity
+        fresh = np.arange(2 * old - 1, old - 1, -1, dtype=np.uint32)
+        self._free = np.concatenate((self._free[:self._free_count], fresh))
+        self._free_count = len(self._free)
+        self._free = np.concatenate((self._free, np.zeros(2 * old - self._free_count, np.uint32)))
+        self.keys = np.concatenate((self.keys, np.zeros_like(self.keys)))
+        self._key_words = self.keys.reshape(-1).data
+
+    def _rebuild(self) -> None:
+        """Drop the DELETED marks, and lengthen the table when ids alone would fill half of it."""
+        live = self.table[self.table < DELETED]
+        size = len(self.table)
+        while 2 * max(len(live), self.capacity) > size:
+            size *= 2
+        self._used_slots = 0
+        self._set_table(np.full(size, EMPTY, np.uint32))
+        self._place(live, self._homes(self.keys[live]))

@@ -1,0 +1,156 @@
+"""One guest of a phase as the toolstack sees it: how far it is, and what it may say at that point.
+
+Rule 1: what a guest may say is a row of MAY_SAY; anything else it says, and junk, is a failure of that guest.
+Rule 2: a guest fails once, with one line; what comes later only adds its exit status.
+Rule 3: its figures are checked before they are believed: a count is a whole number, work takes no longer than our
+        own clock saw, and the measured run did exactly the operations that were ordered.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeGuard
+
+from hypervisor.toolstack.child import Child
+from hypervisor.toolstack.plan import GuestOrder
+from hypervisor.toolstack.results import GuestResult
+
+BAD_USAGE = 2                   # exit status of a guest whose order cannot be carried out
+CLOCK_SLACK_SECONDS = 0.1
+
+
+class Stage(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    WORKING = "working"
+    DONE = "done"               # its work is done; it keeps its memory until it is sent home
+    LEFT = "left"
+    FAILED = "failed"
+
+
+MAY_SAY: dict[Stage, dict[str, Stage]] = {
+    Stage.STARTING: {"ready": Stage.READY, "failed": Stage.FAILED},
+    Stage.READY: {"failed": Stage.FAILED},
+    Stage.WORKING: {"done": Stage.DONE, "failed": Stage.FAILED},
+    Stage.DONE: {"failed": Stage.FAILED},
+    Stage.LEFT: {},
+    Stage.FAILED: {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a guest says of its work in its line "done"."""
+
+    operations: int
+    seconds: float
+    pages_verified: int
+    mismatches: int
+
+
+@dataclass(slots=True)
+class GuestRun:
+    """Written by the phase's loop alone."""
+
+    order: GuestOrder
+    child: Child
+    stage: Stage = Stage.STARTING
+    report: Report | None = None
+    finished: bool = False                  # it reported exactly the work that was ordered
+    problem: str | None = None              # one line; set together with FAILED
+    refusal: str | None = None              # its order was wrong: the person's problem, not a failure
+    why_ended: str | None = None            # the hypervisor says that it ended this guest
+    counters: Mapping[str, int] = field(default_factory=dict)    # the last that the hypervisor's list showed
+
+    def fail(self, line: str) -> None:
+        """End this guest as a failure: it is killed, unless it is leaving already."""
+        if self.stage is not Stage.FAILED:
+            self.stage, self.problem = Stage.FAILED, line
+            self.child.kill()
+
+    def said(self, event: Mapping[str, Any], elapsed: float) -> None:
+        """Take an event; `elapsed` is the time since go."""
+        word = str(event["event"])
+        if self.stage is Stage.FAILED:
+            return
+        if word not in MAY_SAY[self.stage]:
+            self.fail(f"{self.child.title} said {word!r} while it was {self.stage.value}, and was ended")
+        elif word == "failed":
+            self.stage, self.problem = Stage.FAILED, f"{self.child.title}: {' '.join(str(event.get('error')).split())}"
+        elif word == "done":
+            self._done(event, elapsed)
+        else:
+            self.stage = MAY_SAY[self.stage][word]
+
+    def _done(self, event: Mapping[str, Any], elapsed: float) -> None:
+        report = checked_report(event, elapsed)
+        if report is None:
+            self.fail(f"{self.child.title} reported work that makes no sense: {str(dict(event))[:200]}")
+            return
+        self.report, self.stage = report, Stage.DONE
+        ordered = self.order.operations
+        if ordered is not None and report.operations != ordered:
+            self.stage, self.problem = Stage.FAILED, self._fell_short(report, ordered)
+        else:
+            self.finished = True
+
+    def _fell_short(self, report: Report, ordered: int) -> str:
+        if report.operations < ordered and report.seconds >= self.order.limit_seconds:
+            return self.too_slow(report.operations)
+        return f"{self.child.title} did {report.operations} operations; its order was {ordered}"
+
+    def too_slow(self, operations: int) -> str:
+        """Say that the limit has passed: the slow-down is named as far as it can be known."""
+        ordered, limit = self.order.operations, self.order.limit_seconds
+        did = f"{operations} operations" if ordered is None else f"{operations} of {ordered} operations"
+        return (f"{self.child.title} had done {did} when its limit of {limit:.0f} s had passed: a slow-down of more "
+                f"than 10; give it a larger budget, or less work")
+
+    def junk(self, text: str) -> None:
+        self.fail(f"{self.child.title} wrote what is no event, and was ended: {text!r}")
+
+    def left(self, sent_home: bool) -> None:
+        """Take its death."""
+        if self.stage is Stage.DONE and sent_home and self.child.status == 0:
+            self.stage = Stage.LEFT
+        elif self.stage is not Stage.FAILED:
+            if self.stage is Stage.STARTING and self.child.status == BAD_USAGE and self.child.tail:
+                self.refusal = self.child.tail[-1]
+            because = f" (the hypervisor ended it: {self.why_ended})" if self.why_ended else ""
+            self.stage, self.problem = Stage.FAILED, self.child.how_it_ended() + because
+
+    def dismissed(self) -> None:
+        """The phase is over: what this guest does from now on, because it is told to stop, is no failure of its own."""
+        if self.stage not in (Stage.LEFT, Stage.FAILED):
+            self.stage = Stage.FAILED
+
+    @property
+    def operations(self) -> int:
+        return self.report.operations if self.report else self.counters.get("operations", 0)
+
+    def result(self) -> GuestResult:
+        report = self.report or Report(
+            self.counters.get("operations", 0), 0.0, self.counters.get("pages_verified", 0),
+            self.counters.get("mismatches", 0))
+        return GuestResult(
+            self.order.name, self.order.workload, self.order.ram, self.order.line["ram"], self.child.pid,
+            report.operations, report.seconds if self.finished else None, report.pages_verified,
+            report.mismatches, self.child.status, dict(self.counters))
+
+
+def checked_report(event: Mapping[str, Any], elapsed: float) -> Report | None:
+    """Return what a line "done" says, or None when it cannot be true."""
+    operations, verified, mismatches = (event.get(key) for key in ("operations", "pages_verified", "mismatches"))
+    seconds: Any = event.get("seconds")
+    if not (_is_count(operations) and _is_count(verified) and _is_count(mismatches)):
+        return None
+    if type(seconds) not in (int, float) or not math.isfinite(seconds):
+        return None
+    if not 0 <= seconds <= elapsed + CLOCK_SLACK_SECONDS:
+        return None
+    return Report(operations, float(seconds), verified, mismatches)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value >= 0

@@ -1,0 +1,137 @@
+"""A phase: one cluster from start to stop, its guests' work between go and done, and what was measured of it.
+
+    start the hypervisor -> ready; start the guests -> all ready; go; sample until all are done; audit; quit; stop
+
+Rule 1: whatever happens - a death, a lie, a hang, a signal - `run` leaves no process and no name behind.
+Rule 2: a guest's failure is that guest's: the others go on.  The hypervisor's end is the end of the phase.
+Rule 3: every step has a deadline (`Patience`); who is late is named, ended, and counted as failed.
+"""
+
+import time
+from typing import Any
+
+from hypervisor.toolstack.crew import Crew, PhaseBroken
+from hypervisor.toolstack.guestrun import Stage
+from hypervisor.toolstack.interruption import Interrupted
+from hypervisor.toolstack.means import Means
+from hypervisor.toolstack.plan import PhasePlan
+from hypervisor.toolstack.results import MapSample, PhaseResult, SharedSample
+from hypervisor.toolstack.sampler import Sampler
+from shm.errors import MemcommonsError, UsageProblem
+
+
+class Phase:
+    """Run one plan, once."""
+
+    def __init__(self, plan: PhasePlan, means: Means) -> None:
+        self._plan, self._means = plan, means
+        self._crew = Crew(plan, means)
+        self._sampler: Sampler | None = None
+        self._drift = 0              # frames, at the audit before the guests left
+
+    def run(self) -> PhaseResult:
+        """Carry the plan out.  Raise UsageProblem if refused, Interrupted after a signal; all is stopped then."""
+        self._means.progress.phase(self._plan)
+        try:
+            self._steps()
+        except UsageProblem:
+            raise
+        except MemcommonsError as error:
+            self._crew.problems.append(str(error))
+        except Interrupted as interrupted:
+            interrupted.problems = self._crew.problems
+            raise
+        finally:
+            self._crew.end()
+            self._means.progress.phase_over()
+        return self._result()
+
+    def _steps(self) -> None:
+        self._crew.start_hypervisor()
+        self._crew.start_guests()
+        self._work()
+        self._audit()
+        self._crew.send_home()
+
+    def _work(self) -> None:
+        crew = self._crew
+        pids = {guest.order.name: guest.child.pid for guest in crew.at(Stage.READY)}
+        if not pids:
+            raise PhaseBroken("no guest is left to work")
+        self._sampler = sampler = Sampler(
+            crew.hypervisor.pid, pids, lambda: crew.ask("list"), self._walked, self._shared)
+        sampler.begin()
+        self._go()
+        while crew.at(Stage.WORKING):
+            crew.wait(lambda: not crew.at(Stage.WORKING), min(sampler.due, self._next_limit()))
+            self._end_the_late()
+            sampler.take_due()
+        sampler.take()
+
+    def _go(self) -> None:
+        crew = self._crew
+        crew.began = crew.ended = time.monotonic()
+        crew.note("go")
+        for guest in crew.at(Stage.READY):
+            guest.stage = Stage.WORKING
+            guest.child.tell("go")
+
+    def _next_limit(self) -> float:
+        limits = [guest.order.limit_seconds for guest in self._crew.at(Stage.WORKING)]
+        return self._crew.began + min(limits, default=0.0) + self._means.patience.grace
+
+    def _end_the_late(self) -> None:
+        elapsed = time.monotonic() - self._crew.began
+        for guest in self._crew.at(Stage.WORKING):
+            if elapsed >= guest.order.limit_seconds + self._means.patience.grace:
+                guest.fail(guest.too_slow(guest.counters.get("operations", 0)))
+
+    def _audit(self) -> None:
+        drift = self._crew.ask("audit").get("drift", {})
+        self._drift = max((abs(frames) for frames in drift.values()), default=0)
+        self._crew.note("audit", drift=drift)
+
+    # -- what the sampler saw
+
+    def _walked(self, sample: MapSample, seen: dict[str, Any]) -> None:
+        guests = self._crew.guests
+        for entry in seen.get("guests", ()):
+            if entry["name"] in guests:
+                guests[entry["name"]].counters = entry["counters"]
+        self._means.journal.sample(
+            self._plan.label, "maps", sample.at, kernel_bytes=sample.kernel_bytes,
+            hypervisor=sample.hypervisor and sample.hypervisor._asdict(),
+            guests={name: memory._asdict() for name, memory in sample.guests.items()})
+        self._means.progress.sample(sample, {name: guest.operations for name, guest in guests.items()})
+
+    def _shared(self, sample: SharedSample) -> None:
+        self._means.journal.sample(self._plan.label, "shared", sample.at, shared_bytes=sample.shared_bytes)
+
+    # -- what it comes to
+
+    def _result(self) -> PhaseResult:
+        crew, sampler, seen = self._crew, self._sampler, self._sampler.seen if self._sampler else {}
+        account = crew.account or seen
+        audit = account.get("audit", {})
+        return PhaseResult(
+            label=self._plan.label, cluster=self._plan.cluster, budget=self._plan.budget,
+            seconds=crew.ended - crew.began,
+            guests=tuple(guest.result() for guest in crew.guests.values()),
+            samples=tuple(sampler.samples) if sampler else (), shared=tuple(sampler.shared) if sampler else (),
+            counters=account.get("counters", {}),
+            audit_checks=audit.get("checks", 0), max_drift_frames=max(self._drift, audit.get("max_drift_frames", 0)),
+            peak_frames=account.get("peak_frames", 0), kernel_peak_bytes=account.get("kernel_peak_bytes", 0),
+            problems=self._problems())
+
+    def _problems(self) -> tuple[str, ...]:
+        """Everything that went wrong, in lines for people: the cluster's first, then each guest's."""
+        crew = self._crew
+        found = [*crew.problems, *(guest.problem for guest in crew.guests.values() if guest.problem)]
+        wrong = sum(guest.report.mismatches for guest in crew.guests.values() if guest.report)
+        if wrong:
+            found.append(f"{wrong} pages were wrong")
+        if self._drift or crew.account.get("audit", {}).get("max_drift_frames"):
+            found.append("the frame ledger and the kernel's count differ; see audit.max_drift_frames")
+        if not crew.account and not found:
+            found.append(f"{crew.hypervisor.title} gave no account at its end: {crew.hypervisor.how_it_ended()}")
+        return tuple(found)

@@ -1,0 +1,107 @@
+"""What a phase is to do, decided before anything starts: pure functions from a scenario to orders.
+
+    baseline   all memory granted, for the scenario's seconds or operations
+    measured   the scheme under its budget, for exactly the operations that the baseline did
+
+A phase is one cluster from start to stop.  The measured run has ten times the baseline's time, and no more.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hypervisor.schemes import SCHEMES
+from hypervisor.toolstack.scenario import BASELINE, FLOOR_BYTES, FLOOR_PAGES_A_GUEST, GuestSpec, Scenario
+from shm.abi import PAGE_SIZE
+
+SLOWDOWN_LIMIT = 10.0
+LEAST_LIMIT_SECONDS = 10.0      # a short baseline says little about how long the same work may take
+OPERATIONS_LIMIT_SECONDS = 3600.0
+CONTROL_BYTES_A_GUEST = 1_363_149    # 1.3 MiB: states, transfer buffer, counters; beside the budget
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOrder:
+    """The order line of one guest, and what we hold it to."""
+
+    name: str
+    workload: str
+    ram: int                    # what the scenario promises
+    line: dict[str, Any]
+
+    @property
+    def operations(self) -> int | None:
+        return self.line["operations"]
+
+    @property
+    def limit_seconds(self) -> float:
+        return self.line["limit_seconds"]
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """One cluster, from start to stop."""
+
+    label: str                  # "baseline", or the scheme
+    cluster: str
+    budget: int
+    hypervisor: dict[str, Any]  # its order line
+    guests: tuple[GuestOrder, ...]
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How long one guest shall work: either number is None."""
+
+    seconds: float | None
+    operations: int | None
+    limit_seconds: float
+
+
+def baseline_budget(scenario: Scenario) -> int:
+    """Return a budget that does not bind: all RAM, and the slack that a hypervisor and its guests need at least."""
+    return scenario.total_ram + FLOOR_BYTES + len(scenario.guests) * FLOOR_PAGES_A_GUEST * PAGE_SIZE
+
+
+def baseline_plan(scenario: Scenario, cluster: str) -> PhasePlan:
+    table = scenario.table
+    limit = OPERATIONS_LIMIT_SECONDS if table.seconds is None else _limit(table.seconds)
+    work = Work(table.seconds, table.operations, limit)
+    works = {guest.name: work for guest in scenario.guests}
+    return _plan(scenario, BASELINE, cluster, baseline_budget(scenario), works)
+
+
+def measured_plan(scenario: Scenario, scheme: str, cluster: str, done: Mapping[str, tuple[int, float]]) -> PhasePlan:
+    """Plan the scheme's run; `done`: guest -> (operations, seconds) of the baseline."""
+    works = {name: Work(None, operations, _limit(scenario.table.seconds or seconds))
+             for name, (operations, seconds) in done.items()}
+    return _plan(scenario, scheme, cluster, scenario.table.budget, works)
+
+
+def _limit(seconds: float) -> float:
+    return max(SLOWDOWN_LIMIT * seconds, LEAST_LIMIT_SECONDS)
+
+
+def _plan(scenario: Scenario, scheme: str, cluster: str, budget: int, works: Mapping[str, Work]) -> PhasePlan:
+    guests = tuple(_guest_order(scenario, scheme, cluster, budget, guest, n, works[guest.name])
+                   for n, guest in enumerate(scenario.guests))
+    order = hypervisor_order(scenario, scheme, cluster, budget)
+    return PhasePlan(scheme, cluster, budget, order, guests, scenario.folder)
+
+
+def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int) -> dict[str, Any]:
+    table = scenario.table
+    return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
+            "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
+            "form": table.tmem.form, "folder": table.hypervisor.folder}
+
+
+def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, guest: GuestSpec, number: int,
+                 work: Work) -> GuestOrder:
+    ram = SCHEMES[scheme].guest_ram(guest.ram, budget, scenario.total_ram)
+    line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
+            "weight": guest.weight, "options": guest.options, "seed": scenario.table.seed * 1000 + number,
+            "seconds": work.seconds, "operations": work.operations, "limit_seconds": work.limit_seconds}
+    return GuestOrder(guest.name, guest.workload, guest.ram, line)

@@ -1,0 +1,155 @@
+"""The summary, version 1, of a baseline and a measured run: a pure function of what the two phases handed over.
+
+    saved      means over the samples from go to the last done.  psutil and the kernel are both asked, and whichever
+               claims less is what we claim.
+    slowdown   a guest's seconds measured / its seconds in the baseline, for equal work
+    counters   of all guests, summed, and the hypervisor's own; where both count the same thing (hypercalls,
+               multicalls), the hypervisor's word counts: a guest may write what it likes on its page
+
+Keys may be added, none removed.  None stands for what could not be measured, because a guest or a run failed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hypervisor.toolstack.results import GuestResult, PhaseResult
+from hypervisor.toolstack.scenario import Scenario
+from shm.abi import PAGE_SIZE
+from shm.errors import BrokenInvariant
+
+VERSION = 1
+PROMISED_COUNTERS = (
+    "hypercalls", "multicalls", "essa", "discards", "discard_faults", "volatile_swap_writes", "swap_out", "swap_in",
+    "guest_disk_reads", "guest_disk_writes", "tmem_puts", "tmem_gets", "tmem_hits", "tmem_evictions")
+WAIT_PREFIX, WAIT_SUFFIX = "wait_", "_ns"
+
+
+def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
+              machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of one scheme's run against the baseline."""
+    table = scenario.table
+    phases = (baseline, measured)
+    return {
+        "version": VERSION, "name": scenario.name, "scheme": measured.label, "faults": "software", "seed": table.seed,
+        "budget_bytes": measured.budget, "duration_s": measured.seconds,
+        "guests": [_guest(guest, _same(guest, baseline), measured) for guest in measured.guests],
+        "rss": _rss(baseline, measured),
+        "kernel": {"source": "st_blocks", **_against(spread(_kernel(baseline)), spread(_kernel(measured)))},
+        "processes": {phase: _processes(result) for phase, result in _named(phases)},
+        "arena": _arena(measured), "counters": counters_of(measured),
+        "audit": {"checks": sum(p.audit_checks for p in phases),
+                  "max_drift_frames": max(p.max_drift_frames for p in phases)},
+        "disk": {"latency": table.disk.latency},
+        "baseline": {"budget_bytes": baseline.budget, "duration_s": baseline.seconds, "arena": _arena(baseline),
+                     "counters": counters_of(baseline),
+                     "guests": {guest.name: {"seconds": guest.seconds, "operations": guest.operations}
+                                for guest in baseline.guests}},
+        "machine": dict(machine), "problems": [f"{p.label}: {line}" for p in phases for line in p.problems],
+    }
+
+
+def counters_of(phase: PhaseResult) -> dict[str, int]:
+    """Return the counters of a phase; those promised are always there."""
+    summed: Counter[str] = Counter(dict.fromkeys(PROMISED_COUNTERS, 0))
+    for guest in phase.guests:
+        summed.update({name: int(value) for name, value in guest.counters.items()})
+    return {**summed, **phase.counters}
+
+
+def spread(values: Iterable[int | None]) -> dict[str, int | None]:
+    """Return mean and peak of the values that are known, in whole bytes."""
+    known = [value for value in values if value is not None]
+    return {"mean": round(sum(known) / len(known)), "peak": max(known)} if known else {"mean": None, "peak": None}
+
+
+def saved(baseline: int | None, measured: int | None) -> tuple[int, float] | None:
+    """Return (bytes, percent) that the measured mean lies under the baseline's."""
+    if not baseline or measured is None:
+        return None
+    return baseline - measured, 100.0 * (baseline - measured) / baseline
+
+
+def slowdown(measured: GuestResult, baseline: GuestResult | None) -> float | None:
+    """Return the ratio of times for equal work; None unless both runs finished."""
+    if baseline is None or measured.seconds is None or not baseline.seconds:
+        return None
+    if measured.operations != baseline.operations:
+        return None
+    return measured.seconds / baseline.seconds
+
+
+def _same(guest: GuestResult, phase: PhaseResult) -> GuestResult | None:
+    return next((other for other in phase.guests if other.name == guest.name), None)
+
+
+def _named(phases: tuple[PhaseResult, PhaseResult]) -> list[tuple[str, PhaseResult]]:
+    return list(zip(("baseline", "measured"), phases, strict=True))
+
+
+def _guest(guest: GuestResult, before: GuestResult | None, phase: PhaseResult) -> dict[str, Any]:
+    memories = [sample.guests[guest.name] for sample in phase.samples if guest.name in sample.guests]
+    return {
+        "name": guest.name, "pid": guest.pid, "workload": guest.workload, "ram_bytes": guest.ram,
+        "ram_given_bytes": guest.ram_given, "operations": guest.operations, "seconds": guest.seconds,
+        "operations_per_s": guest.operations / guest.seconds if guest.seconds else None,
+        "pages_verified": guest.pages_verified, "mismatches": guest.mismatches, "exit_status": guest.exit_status,
+        "rss_bytes": spread(m.rss for m in memories), "pss_bytes": spread(m.pss for m in memories),
+        "arena_rss_bytes": spread(m.arena_rss for m in memories),
+        "arena_pss_bytes": spread(m.arena_pss for m in memories),
+        "slowdown": slowdown(guest, before), "waits_s": _waits(guest.counters), "counters": dict(guest.counters),
+    }
+
+
+def _waits(counters: Mapping[str, int]) -> dict[str, float]:
+    """Return the seconds that a guest waited, by cause: fault, tmem, lock, disk, other."""
+    return {name.removeprefix(WAIT_PREFIX).removesuffix(WAIT_SUFFIX): value / 1e9
+            for name, value in counters.items() if name.startswith(WAIT_PREFIX) and name.endswith(WAIT_SUFFIX)}
+
+
+def _rss(baseline: PhaseResult, measured: PhaseResult) -> dict[str, Any]:
+    """Return psutil's figures, and what is saved by the more modest of psutil and the kernel."""
+    figures = {phase: spread(s.arena_pss for s in result.samples) for phase, result in _named((baseline, measured))}
+    claims = {"psutil": saved(figures["baseline"]["mean"], figures["measured"]["mean"]),
+              "kernel": saved(spread(_kernel(baseline))["mean"], spread(_kernel(measured))["mean"])}
+    known = {source: claim for source, claim in claims.items() if claim}
+    modest = min(known, key=lambda source: known[source][1]) if known else None
+    return {"source": "psutil", "baseline_bytes": figures["baseline"], "measured_bytes": figures["measured"],
+            "saved_bytes": known[modest][0] if modest else None, "saved_percent": known[modest][1] if modest else None,
+            "saved_by": modest,
+            "saved_percent_by_source": {source: claim and claim[1] for source, claim in claims.items()},
+            "baseline_shared_bytes": spread(s.shared_bytes for s in baseline.shared),
+            "measured_shared_bytes": spread(s.shared_bytes for s in measured.shared)}
+
+
+def _kernel(phase: PhaseResult) -> list[int | None]:
+    return [sample.kernel_bytes for sample in phase.samples]
+
+
+def _against(baseline: dict[str, int | None], measured: dict[str, int | None]) -> dict[str, Any]:
+    claim = saved(baseline["mean"], measured["mean"])
+    return {"baseline_bytes": baseline, "measured_bytes": measured, "saved_bytes": claim and claim[0],
+            "saved_percent": claim and claim[1]}
+
+
+def _processes(phase: PhaseResult) -> dict[str, Any]:
+    """Return the whole processes' memory in sum, interpreters included."""
+    hypervisor = [sample.hypervisor for sample in phase.samples if sample.hypervisor]
+    return {"rss_bytes": spread(s.process_rss for s in phase.samples),
+            "pss_bytes": spread(s.process_pss for s in phase.samples),
+            "hypervisor_rss_bytes": spread(m.rss for m in hypervisor),
+            "hypervisor_pss_bytes": spread(m.pss for m in hypervisor)}
+
+
+def _arena(phase: PhaseResult) -> dict[str, int]:
+    return {"peak_frames": phase.peak_frames, "budget_frames": phase.budget // PAGE_SIZE,
+            "kernel_peak_bytes": phase.kernel_peak_bytes}
+
+
+def check_equal_work(baseline: PhaseResult, measured: PhaseResult) -> None:
+    """Raise BrokenInvariant unless every guest that finished both runs did the same number of operations."""
+    for guest in measured.guests:
+        before = _same(guest, baseline)
+        if before and None not in (before.seconds, guest.seconds) and before.operations != guest.operations:
+            raise BrokenInvariant(f"guest {guest.name!r} did {before.operations} operations in the baseline and "
+                                  f"{guest.operations} in the {measured.label} run")

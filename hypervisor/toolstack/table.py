@@ -1,0 +1,165 @@
+"""Tables that a person can read, made of a summary and of nothing else: 100 columns wide, good on a pipe too.
+
+Memory is shown in three ways, and each row says which: what psutil sees of the arena, what the kernel counts of the
+same objects, and the whole processes with their interpreters.  A reader must not mistake one for another.
+"""
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shm.units import format_size
+
+WIDTH = 100
+MIB = 1 << 20
+DASH = "-"
+
+# What the two runs read, wrote and called, in the order of reading: (name in counters, what people read).
+WORK_ROWS = (
+    ("guest_disk_reads", "guest disk reads"), ("guest_disk_writes", "guest disk writes"),
+    ("guest_swap_reads", "guest swap in"), ("guest_swap_writes", "guest swap out"),
+    ("swap_in", "hypervisor swap in"), ("swap_out", "hypervisor swap out"),
+    ("volatile_swap_writes", "volatile pages swapped"), ("discards", "discards"),
+    ("discard_faults", "discard faults"), ("stable_failures", "make stable failed"),
+    ("tmem_puts", "tmem puts"), ("tmem_gets", "tmem gets"), ("tmem_hits", "tmem hits"),
+    ("tmem_evictions", "tmem evictions"), ("hypercalls", "hypercalls"), ("multicalls", "multicalls"),
+    ("essa", "pages hinted (ESSA)"), ("faults", "page faults"))
+
+
+def console_for(stream: Any) -> Console:
+    """Return a console on `stream`: its own width on a terminal, 100 columns and no colours on a pipe."""
+    terminal = bool(getattr(stream, "isatty", lambda: False)())
+    return Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=False)
+
+
+def one_run(summary: Mapping[str, Any]) -> RenderableType:
+    """Return everything about one scheme's run."""
+    title = header(summary, f"scheme {summary['scheme']}")
+    return Group(title, _guests(summary), _memory(summary), _work(summary), *_lines(summary))
+
+
+def header(summary: Mapping[str, Any], schemes: str) -> Text:
+    guests = summary["guests"]
+    ram = sum(guest["ram_bytes"] for guest in guests)
+    return Text(f"{summary['name']}: {schemes}, budget {format_size(summary['budget_bytes'])} for {len(guests)} guests "
+                f"with {format_size(ram)}; seed {summary['seed']}, {summary['faults']} faults", style="bold")
+
+
+def plain_table(*columns: str, title: str) -> Table:
+    """Return an empty table: its first column reads from the left, the others are figures."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="left" if n == 0 else "right", no_wrap=True)
+    return table
+
+
+def _guests(summary: Mapping[str, Any]) -> Table:
+    table = plain_table("guest", "workload", "RAM MiB", "operations", "ops/s", "slow-down", "verified", "wrong",
+                        "RSS MiB", "ended", title="guests (RSS: mean of the whole process)")
+    for guest in summary["guests"]:
+        table.add_row(
+            guest["name"], guest["workload"], _ram(guest), number(guest["operations"]),
+            number(guest["operations_per_s"]), ratio(guest["slowdown"]), number(guest["pages_verified"]),
+            number(guest["mismatches"]), mib(guest["rss_bytes"]["mean"]), ending(guest["exit_status"]))
+    return table
+
+
+def _ram(guest: Mapping[str, Any]) -> str:
+    full, given = mib(guest["ram_bytes"]), mib(guest["ram_given_bytes"])
+    return full if full == given else f"{given} of {full}"
+
+
+def _memory(summary: Mapping[str, Any]) -> Table:
+    rss, kernel, processes = summary["rss"], summary["kernel"], summary["processes"]
+    rows = [
+        ("arena, psutil PSS", rss["baseline_bytes"], rss["measured_bytes"]),
+        ("arena, kernel's count", kernel["baseline_bytes"], kernel["measured_bytes"]),
+        ("shared since the start, psutil", rss["baseline_shared_bytes"], rss["measured_shared_bytes"]),
+        ("whole processes, PSS", processes["baseline"]["pss_bytes"], processes["measured"]["pss_bytes"]),
+        ("whole processes, RSS", processes["baseline"]["rss_bytes"], processes["measured"]["rss_bytes"])]
+    scheme = summary["scheme"]
+    table = plain_table("memory, MiB", "baseline mean", "peak", f"{scheme} mean", "peak", "less by", title="memory")
+    for name, before, after in rows:
+        table.add_row(name, mib(before["mean"]), mib(before["peak"]), mib(after["mean"]), mib(after["peak"]),
+                      percent(less(before["mean"], after["mean"])))
+    return table
+
+
+def _work(summary: Mapping[str, Any]) -> Table:
+    """Two halves side by side, so that it fits on a screen."""
+    rows = [(said, number(summary["baseline"]["counters"].get(name, 0)), number(summary["counters"].get(name, 0)))
+            for name, said in WORK_ROWS]
+    half = (len(rows) + 1) // 2
+    scheme = summary["scheme"]
+    table = plain_table("pages", "baseline", scheme, " ", "baseline", scheme, title="reads, writes and calls")
+    table.columns[3].justify = "left"
+    for left, right in zip_longest(rows[:half], rows[half:], fillvalue=("", "", "")):
+        table.add_row(*left, *right)
+    return table
+
+
+def _lines(summary: Mapping[str, Any]) -> list[Text]:
+    arena, audit = summary["arena"], summary["audit"]
+    return [
+        Text("waits:   " + (_waits(summary["guests"]) or "none counted")),
+        Text(f"audit:   {audit['checks']} checks, ledger and kernel at most {audit['max_drift_frames']} frames apart"),
+        Text(f"peak:    {number(arena['peak_frames'])} of {number(arena['budget_frames'])} frames, "
+             f"by the kernel's count {format_size(arena['kernel_peak_bytes'])}"),
+        verdict(summary)]
+
+
+def _waits(guests: list[dict[str, Any]]) -> str:
+    """Return the seconds that all guests waited, by cause, the worst guest named."""
+    causes = sorted({cause for guest in guests for cause in guest["waits_s"]})
+    parts = []
+    for cause in causes:
+        waited = {guest["name"]: guest["waits_s"].get(cause, 0.0) for guest in guests}
+        worst = max(waited, key=waited.__getitem__)
+        if waited[worst]:
+            parts.append(f"{cause} {sum(waited.values()):.2f} s (most {worst}: {waited[worst]:.2f} s)")
+    return "; ".join(parts)
+
+
+def verdict(summary: Mapping[str, Any]) -> Text:
+    guests = summary["guests"]
+    if summary["problems"]:
+        return Text(f"verdict: FAILED: {'; '.join(summary['problems'])}", style="bold red")
+    verified = sum(guest["pages_verified"] for guest in guests)
+    rss = summary["rss"]
+    slowest = max((guest["slowdown"] or 0.0 for guest in guests), default=0.0)
+    gain = "saving not measured"
+    if rss["saved_by"]:
+        gain = f"saved {percent(rss['saved_percent'])} ({format_size(rss['saved_bytes'])}, by {rss['saved_by']})"
+    return Text(f"verdict: {number(verified)} pages verified, none wrong; {gain}; slow-down at most {ratio(slowest)}",
+                style="bold green")
+
+
+def number(value: float | None) -> str:
+    return DASH if value is None else f"{value:,.0f}"
+
+
+def mib(value: float | None) -> str:
+    return DASH if value is None else f"{value / MIB:,.1f}"
+
+
+def ratio(value: float | None) -> str:
+    return DASH if value is None else f"{value:.2f}"
+
+
+def percent(value: float | None) -> str:
+    return DASH if value is None else f"{value:.1f} %"
+
+
+def less(before: float | None, after: float | None) -> float | None:
+    return 100.0 * (before - after) / before if before and after is not None else None
+
+
+def ending(status: int | None) -> str:
+    if status is None:
+        return DASH
+    return f"signal {-status}" if status < 0 else f"status {status}" if status else "well"

@@ -1,0 +1,175 @@
+"""Stand-ins for `python -m hypervisor` and `python -m guests`: they speak the same lines, and misbehave on order.
+
+    fake_children.py hypervisor BEHAVIOUR      fake_children.py guest      (behaviour: the order's options)
+
+A fake guest holds a connection to its fake hypervisor, as a real one does, and leaves when that breaks.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+
+def say(event: str, **facts: Any) -> None:
+    print(json.dumps({"event": event, **facts}), flush=True)
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def forever() -> None:
+    while True:
+        signal.pause()
+
+
+def deaf() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+# -- hypervisor
+
+def hypervisor(behaviour: str) -> None:
+    order = json.loads(sys.stdin.readline())
+    door = socket.socket(socket.AF_UNIX)
+    door.bind("\0memcommons-fake/" + order["cluster"])
+    door.listen(64)
+    if behaviour == "refuses":
+        say("refused", error="cluster name 'x' is in use")
+        sys.exit(2)
+    if behaviour == "refuses-silently":
+        print("no room on the swap disk", file=sys.stderr, flush=True)
+        sys.exit(2)
+    if behaviour == "dies-at-start":
+        kill_self()
+    if behaviour == "hangs-at-start":
+        forever()
+    if behaviour == "interrupts-us":
+        os.kill(os.getppid(), signal.SIGINT)
+        forever()
+    signal.signal(signal.SIGTERM, lambda *_: stopped(behaviour))
+    if behaviour == "deaf":
+        deaf()
+    if behaviour == "junk":
+        print("warning: this is no event", flush=True)
+    say("ready", pid=os.getpid())
+    if behaviour == "stops-by-itself":
+        door.accept()
+        stopped("")
+    sys.stdin.read()
+    if behaviour != "deaf":
+        stopped(behaviour)
+    forever()
+
+
+def stopped(behaviour: str) -> None:
+    if behaviour != "no-account":
+        drift = 3 if behaviour == "drifts" else 0
+        say("stopped", counters={"discards": 7, "hypercalls": 11}, audit={"checks": 5, "max_drift_frames": drift},
+            peak_frames=100, kernel_peak_bytes=409600)
+    os._exit(0)
+
+
+# -- guest
+
+def guest() -> None:
+    order = json.loads(sys.stdin.readline())
+    options = order["options"]
+    behaviour = options.get("behave", "well")
+    link = socket.socket(socket.AF_UNIX)
+    link.connect("\0memcommons-fake/" + order["cluster"])
+    threading.Thread(target=leave_with_the_hypervisor, args=(link,), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    STARTS.get(behaviour, lambda options: None)(options)
+    say("ready")
+    if behaviour == "killed-when-ready":
+        kill_self()
+    if sys.stdin.readline() != "go\n":
+        sys.exit(4)
+    AT_WORK.get(behaviour, work)(order)
+    if behaviour == "killed-when-done":
+        kill_self()
+    if sys.stdin.readline() not in ("quit\n", ""):
+        sys.exit(5)
+    if behaviour == "leaves-badly":
+        print("the last page was lost", file=sys.stderr, flush=True)
+        sys.exit(3)
+
+
+def leave_with_the_hypervisor(link: socket.socket) -> None:
+    link.recv(1)
+    print("the hypervisor is gone", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def refuse(options: dict[str, Any]) -> None:
+    print("guest 'a': line 7 of the trace is damaged", file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def fail_at_start(options: dict[str, Any]) -> None:
+    print("Traceback\nMemoryError: no room", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def interrupt(options: dict[str, Any]) -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
+    forever()
+
+
+def leave_a_child(options: dict[str, Any]) -> None:
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
+    with open(options["note"], "w") as note:
+        note.write(str(child.pid))
+
+
+def done(order: dict[str, Any], **changed: Any) -> None:
+    facts = {"operations": order["operations"] or 100, "seconds": 0.0, "pages_verified": 5, "mismatches": 0}
+    say("done", **facts | changed)
+
+
+def work(order: dict[str, Any]) -> None:
+    done(order)
+
+
+def hang(order: dict[str, Any]) -> None:
+    forever()
+
+
+def hang_deaf(order: dict[str, Any]) -> None:
+    deaf()
+    forever()
+
+
+STARTS = {
+    "refuses": refuse, "fails-at-start": fail_at_start, "killed-at-start": lambda options: kill_self(),
+    "hangs-at-start": lambda options: forever(), "interrupts-us": interrupt, "leaves-a-child": leave_a_child,
+    "ready-twice": lambda options: say("ready"), "done-before-go": lambda options: say("done"),
+    "unknown-word": lambda options: say("hello"), "junk": lambda options: print("[1, 2]", flush=True),
+    "junk-flood": lambda options: print("x" * (2 << 20), flush=True),
+    "not-text": lambda options: os.write(1, b"\xff\xfe\x00\n"),
+}
+AT_WORK = {
+    "killed-at-work": lambda order: kill_self(),
+    "failed": lambda order: (say("failed", error="page 7 of 'x' was wrong"), sys.exit(1)),
+    "wrong": lambda order: done(order, mismatches=2),
+    "negative": lambda order: done(order, operations=-1),
+    "too-long": lambda order: done(order, seconds=1e6),
+    "not-a-number": lambda order: done(order, seconds=float("nan")),
+    "a-text": lambda order: done(order, pages_verified="many"),
+    "a-truth": lambda order: done(order, mismatches=False),
+    "more": lambda order: done(order, operations=1 + (order["operations"] or 100)),
+    "less": lambda order: done(order, operations=order["operations"] - 1),
+    "gave-up": lambda order: done(order, operations=1, seconds=order["limit_seconds"]),
+    "hangs": hang, "hangs-deaf": hang_deaf,
+    "done-twice": lambda order: (done(order), done(order)),
+    "deaf-to-quit": lambda order: (done(order), hang_deaf(order)),
+}
+
+if __name__ == "__main__":
+    hypervisor(sys.argv[2]) if sys.argv[1] == "hypervisor" else guest()
