@@ -71,11 +71,13 @@ class Cleancache:
         there = self._there.get(inode)
         if there is None or self._pool is None:
             return
-        for index in indexes:
-            if index < len(there) and there[index]:
-                self._pool.flush(inode, index)
-                there[index] = 0
-                self._counters[Count.CLEANCACHE_INVALIDATES] += 1
+        stale = [index for index in indexes if index < len(there) and there[index]]
+        if not stale:
+            return
+        self._pool.flush_many(inode, stale)
+        self._counters[Count.CLEANCACHE_INVALIDATES] += len(stale)
+        for index in stale:
+            there[index] = 0
 
     def invalidate_from(self, inode: int, index: int) -> None:
         """Make sure that gets of this page and all after it miss; from 0 on it is one flush of the object (T104)."""

@@ -31,7 +31,7 @@ class Disk:
         self.pages = pages
         self.writable = writable
         self._fd = fd
-        self._counters = memoryview(counters)
+        self._counters = counters.data
         self._reads, self._writes = int(reads), int(writes)
 
     @classmethod

@@ -64,10 +64,12 @@ class Frontswap:
 
     def invalidate(self, slots: np.ndarray) -> None:
         """Drop the copies of freed slots."""
-        for slot in slots[self._there[slots]].tolist():
-            self._pool.flush(*handle_of(slot))
-            self._counters[Count.FRONTSWAP_INVALIDATES] += 1
-        self._there[slots] = False
+        stored = slots[self._there[slots]]
+        if not len(stored):
+            return
+        self._pool.flush_many(*_handles(stored))
+        self._there[stored] = False
+        self._counters[Count.FRONTSWAP_INVALIDATES] += len(stored)
 
     def close(self) -> None:
         """Destroy the pool: every slot it held is lost, so whoever calls this has no more use for them."""

@@ -9,6 +9,7 @@ name.  When the hypervisor goes, the connection's end closes: `gone` says so, an
 
 import select
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from shm.abi import ABI_VERSION, PAGE_SIZE, Op
 from shm.arena import SharedObject
 from shm.channel import GuestEnd, open_queue
 from shm.counters import Count, attach_counters
-from shm.errors import UsageProblem
+from shm.errors import HypervisorGone, UsageProblem
 from shm.pagestate import Essa
 from shm.statemap import StateLock, StateMap
 from shm.transfer import Transfer
@@ -117,7 +118,12 @@ class Guest:
         return bool(ends.poll(None if timeout is None else timeout * 1000))
 
     def close(self) -> None:
-        """Leave the cluster: all memory and pools go back at once."""
+        """Leave the cluster; when this returns, all memory and pools have gone back.  Closing twice is harmless."""
+        if self._link.fileno() < 0:
+            return
+        with suppress(OSError, HypervisorGone):
+            door.send(self._link, {"call": "leave"})
+            door.receive(self._link)                 # the answer is the end of the connection
         for queue in self._queues:
             queue.close()
         self._semaphore.close()

@@ -24,6 +24,8 @@ from shm.statemap import StateMap, checked_gfns
 from shm.transfer import Transfer
 
 GRANT_DEADLINE_S = 30.0      # a page that cannot be had in this time, though never refused: something is broken
+# An attribute of an enum costs half a microsecond: the access path uses plain numbers.
+_NORMAL, _PAGE_IN, _ZERO_FILL, _ADDRESSING, _DISCARD_FAULT = map(int, Access)
 _READ = REFERENCED
 _STORE = REFERENCED | HOST_CHANGE | GUEST_CHANGE
 _FILL = REFERENCED | HOST_CHANGE                     # input into a page: its guest-change bit is cleared instead
@@ -58,7 +60,7 @@ class Memory:
         while True:
             with map_.lock:
                 access = map_.access_one(gfn)
-                if access == Access.NORMAL:
+                if access == _NORMAL:
                     map_.mark_one(gfn, _READ)
                     return bytes(self._bytes[start:start + length])
             self._fault_one(gfn, access)
@@ -77,7 +79,7 @@ class Memory:
         while True:
             with map_.lock:
                 access = map_.access_one(gfn)
-                if access == Access.NORMAL:
+                if access == _NORMAL:
                     # The change bits go first: dying between the two leaves a page too dirty, never too clean.
                     map_.mark_one(gfn, _FILL if clean else _STORE)
                     self._bytes[start:start + len(source)] = source
@@ -94,9 +96,9 @@ class Memory:
 
     def _fault_one(self, gfn: int, access: int) -> None:
         """Answer what an access found instead of the page, so that it can start again; or raise."""
-        if access == Access.ADDRESSING:
+        if access == _ADDRESSING:
             raise AddressingException([gfn])
-        if access == Access.DISCARD_FAULT:
+        if access == _DISCARD_FAULT:
             self._discarded(np.array([gfn]))
             return
         if not self._ask(np.array([gfn])):
@@ -151,13 +153,13 @@ class Memory:
                     map_.usage[gfns] |= bits
                     carry_out(slice(None) if rows is None else rows, gfns)
                     return
-                bad = (access == Access.ADDRESSING) | (access == Access.DISCARD_FAULT)
-                there = np.flatnonzero(access == Access.NORMAL) if not bad.any() else bad[:0].nonzero()[0]
+                bad = (access == _ADDRESSING) | (access == _DISCARD_FAULT)
+                there = np.flatnonzero(access == _NORMAL) if not bad.any() else bad[:0].nonzero()[0]
                 map_.usage[gfns[there]] |= bits
                 rows = np.arange(len(gfns)) if rows is None else rows
                 carry_out(rows[there], gfns[there])
             self._refuse(gfns, access)
-            left = access != Access.NORMAL if not bad.any() else np.ones(len(gfns), bool)
+            left = access != _NORMAL if not bad.any() else np.ones(len(gfns), bool)
             gfns, rows = gfns[left], rows[left]
             deadline = self._ask_some(gfns, access[left], deadline)
 
@@ -166,15 +168,15 @@ class Memory:
         self._each(checked_gfns(gfns, self.pages), lambda rows, gfns: None, 0)
 
     def _refuse(self, gfns: np.ndarray, access: np.ndarray) -> None:
-        if (access == Access.ADDRESSING).any():
-            raise AddressingException(gfns[access == Access.ADDRESSING])
-        discarded = gfns[access == Access.DISCARD_FAULT]
+        if (access == _ADDRESSING).any():
+            raise AddressingException(gfns[access == _ADDRESSING])
+        discarded = gfns[access == _DISCARD_FAULT]
         if len(discarded):
             self._discarded(discarded)
 
     def _ask_some(self, gfns: np.ndarray, access: np.ndarray, deadline: float | None) -> float:
         deadline = deadline or monotonic() + GRANT_DEADLINE_S
-        wanted = gfns[(access == Access.PAGE_IN) | (access == Access.ZERO_FILL)]
+        wanted = gfns[(access == _PAGE_IN) | (access == _ZERO_FILL)]
         if len(wanted) and not self._ask(wanted[:MULTICALL_LIMIT]):
             raise OutOfMemory(f"{len(wanted)} pages: the hypervisor has no frames for them")
         if monotonic() > deadline:

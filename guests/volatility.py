@@ -17,11 +17,11 @@ import numpy as np
 
 # Facts of a page, one bit each.  The writer of each stands beside it.
 MAPPED = 0x001               # it belongs to a file, an anonymous or a rebuildable region   Pages
-ANONYMOUS = 0x002            # no file behind it                                            Pages
+ANONYMOUS = 0x002            # no file behind it, and nobody who could compute it again     Pages
 UPTODATE = 0x004             # its content is valid                                         Pages
 LOCKED = 0x008               # it is being filled                                           Pages
 HELD = 0x010                 # somebody counts on it beyond the cache and its mapping       Pages
-LISTED = 0x020               # on an LRU list; off it while isolated by reclaim             the lists
+LISTED = 0x020               # on a list; off it while isolated by reclaim                  the lists
 DIRTY = 0x040                # newer than its disk                                          Writeback
 WRITEBACK = 0x080            # its write to the disk is under way                           Writeback
 SWAP_CACHE = 0x100           # anonymous and clean: its swap slot holds the same bytes      AnonMemory

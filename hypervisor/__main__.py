@@ -6,6 +6,7 @@ reports what happens to guests in further lines, and serves until SIGTERM, an or
 
 import json
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -16,6 +17,8 @@ from shm.errors import MemcommonsError
 
 def main() -> int:
     order = json.loads(sys.stdin.readline())
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))   # a guest takes 14 descriptors
     signal.signal(signal.SIGINT, signal.SIG_IGN)     # Ctrl-C is the toolstack's to answer, in order
     try:
         return serve(order)

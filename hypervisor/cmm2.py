@@ -29,7 +29,8 @@ from shm.pagestate import (
     VOLATILE,
     ZERO,
     Deed,
-    State,
+    Sp,
+    Sz,
 )
 
 PRESERVE_BATCH = 64          # pages copied out under one hold of the lock: some 0.1 ms
@@ -137,12 +138,12 @@ class Cmm2:
         return len(kept)
 
     def _mark_stable(self, domain: Domain, gfns: np.ndarray) -> None:
-        """R16: a dirty P becomes S when it is preserved, the one usage change that is the host's.  The lock is held."""
+        """R16: a dirty P becomes S when it is preserved: the one usage change of the host's.  The lock is held."""
         domain.map.usage[gfns] &= 0xFF ^ (USAGE_MASK | RELEASED)
         domain.map.usage[gfns] |= STABLE
 
     def _give_back(self, domain: Domain, gfns: np.ndarray) -> None:
-        """Punch the frames of `gfns` (sorted) and tell the ledger, in this order: the ledger never claims too little."""
+        """Punch the frames of `gfns` (sorted), then tell the ledger: it never claims too little."""
         if len(gfns):
             domain.ram.punch(runs(gfns))
             self.ledger.release(domain.number, len(gfns))
@@ -180,7 +181,7 @@ class Cmm2:
             states = domain.map.states(gfns)
         finally:
             domain.unlock()
-        wanted = (states == State.Sp) | (states == State.Sz)
+        wanted = (states == Sp) | (states == Sz)
         return Wanting(gfns[wanted], states[wanted])
 
     def grant(self, domain: Domain, wanting: Wanting) -> int:
@@ -212,7 +213,7 @@ class Cmm2:
         return len(granted)
 
     def _page_in(self, domain: Domain, wanting: Wanting) -> None:
-        gfns = wanting.gfns[wanting.states == State.Sp]
+        gfns = wanting.gfns[wanting.states == Sp]
         domain.counts[HostCount.ZERO_FILLS] += len(wanting.gfns) - len(gfns)
         if len(gfns) and self.swap is not None:
             domain.ram.write(runs(gfns), self.swap.read(domain.slots[gfns]))

@@ -13,11 +13,13 @@ from hypervisor.cmm2 import Cmm2
 from hypervisor.domains import Domain
 from hypervisor.reclaim import Reclaim
 from hypervisor.tmem.store import Store
-from shm.abi import MULTICALL_LIMIT, Op, Request, Status, decode_request, encode_reply, sequence_of
+from shm.abi import ENTRY, MULTICALL_LIMIT, Op, Request, Status, decode_request, encode_reply, sequence_of
 from shm.counters import HostCount
 from shm.errors import BadHypercall
 
 Answer = tuple[int, int]     # status, value
+# Operation and pool of an entry, as one number.
+_HEADS = np.dtype({"names": ["head"], "formats": ["<u8"], "offsets": [0], "itemsize": ENTRY.itemsize})
 _PAGE_OPS = (Op.PUT_PAGE, Op.GET_PAGE, Op.FLUSH_PAGE)
 
 
@@ -59,7 +61,9 @@ class Dispatch:
 
         OK with 0 says: look again (a state changed, or the lock was held).  ENOMEM: no frame, even after reclaim.
         """
-        gfns = np.unique(domain.transfer.gfns[:request.arguments[0]])
+        gfns = domain.transfer.gfns[:request.arguments[0]].copy()
+        if len(gfns) > 1:
+            gfns = np.unique(gfns)
         if not len(gfns) or gfns[0] < 0 or gfns[-1] >= domain.pages:
             return Status.EFAULT, 0
         wanting = self.cmm2.wanting(domain, gfns)
@@ -124,11 +128,11 @@ class Dispatch:
         if op not in _PAGE_OPS:
             return np.full(len(entries), Status.EINVAL, np.int32)
         oids, indexes = entries["oid"], entries["index"].astype(np.uint64)
-        if (slots >= MULTICALL_LIMIT).any() or _repeats(oids, indexes):
+        if slots.max() >= MULTICALL_LIMIT or _repeats(oids, indexes):
             return self._one_by_one(domain, op, pool, entries)
         match op:
             case Op.PUT_PAGE:
-                statuses = self.store.put_many(domain.number, pool, oids, indexes, domain.transfer.pages[slots])
+                statuses = self.store.put_many(domain.number, pool, oids, indexes, _rows(domain.transfer.pages, slots))
                 domain.counts[HostCount.TMEM_PUTS] += len(entries)
                 domain.counts[HostCount.TMEM_PUTS_STORED] += np.count_nonzero(statuses == Status.OK)
             case Op.GET_PAGE:
@@ -162,7 +166,10 @@ def _groups(entries: np.ndarray) -> list[slice]:
     """Return runs of neighbouring entries with one operation and one pool."""
     if not len(entries):
         return []
-    changes = (np.diff(entries["op"]) != 0) | (np.diff(entries["pool"]) != 0)
+    heads = entries.view(_HEADS)["head"]
+    changes = heads[1:] != heads[:-1]
+    if not changes.any():
+        return [slice(0, len(entries))]
     bounds = [0, *(np.flatnonzero(changes) + 1).tolist(), len(entries)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
@@ -174,3 +181,8 @@ def _repeats(oids: np.ndarray, indexes: np.ndarray) -> bool:
     handles = np.column_stack((oids, indexes))
     return len(np.unique(handles, axis=0)) < len(handles)
 
+
+def _rows(pages: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Return the pages of `slots`: a view where they are neighbours, which the store then copies once."""
+    first, count = int(slots[0]), len(slots)
+    return pages[first:first + count] if (slots[1:] - slots[:-1] == 1).all() else pages[slots]

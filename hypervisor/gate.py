@@ -16,7 +16,7 @@ from typing import Any
 from hypervisor.domains import Domain, make_domain
 from shm import door
 from shm.abi import ABI_VERSION, MAX_GUEST_PAGES, MAX_GUESTS
-from shm.errors import HypervisorGone, MemcommonsError, UsageProblem
+from shm.errors import HypervisorGone, UsageProblem
 
 Order = Callable[[dict[str, Any]], dict[str, Any]]
 GUEST_NAME_LIMIT = 64
@@ -30,7 +30,7 @@ class Gate:
     def __init__(self, listener: socket.socket, stem: str, features: frozenset[str], orders: dict[str, Order],
                  domains: dict[int, Domain], watch: Callable[[int, Callable[[], None]], None],
                  unwatch: Callable[[int], None], admitted: Callable[[Domain], None],
-                 left: Callable[[Domain], None]) -> None:
+                 left: Callable[[Domain, str], None]) -> None:
         self.listener, self.stem, self.features, self.orders = listener, stem, features, orders
         self.domains, self.watch, self.unwatch = domains, watch, unwatch
         self.admitted, self.left = admitted, left
@@ -60,17 +60,23 @@ class Gate:
             return
         for fd in fds:                                       # nobody has descriptors to give us
             os.close(fd)
-        self._reply(link, *self._answer(link, message))
+        try:
+            answer = self._answer(link, message)
+        except HypervisorGone:
+            return
+        self._reply(link, *answer)
 
     def _answer(self, link: socket.socket, message: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
         call = message.get("call")
         try:
             if call == "attach":
                 return self._attach(link, message)
+            if call == "leave":
+                return self._leave(link)
             if isinstance(call, str) and call in self.orders:
                 return self.orders[call](message), ()
             raise UsageProblem(f"unknown call {call!r}; this hypervisor knows attach, {', '.join(self.orders)}")
-        except MemcommonsError as error:
+        except UsageProblem as error:
             return {"error": str(error)}, ()
 
     def _reply(self, link: socket.socket, reply: dict[str, Any], fds: tuple[int, ...]) -> None:
@@ -80,9 +86,9 @@ class Gate:
             self._hang_up(link)
 
     def _hang_up(self, link: socket.socket) -> None:
-        guest = next((domain for domain in self.domains.values() if domain.link is link), None)
+        guest = self._guest_of(link)
         if guest:
-            self.left(guest)
+            self.left(guest, "died")                         # it hung up without a word
             return
         self.unwatch(link.fileno())
         self._links.pop(link.fileno(), None)
@@ -98,6 +104,16 @@ class Gate:
         self.admitted(domain)
         fds = tuple(domain.objects[kind].fd for kind in HANDED_OVER)
         return {"ok": True, "stem": domain.stem, "pages": pages, "features": sorted(self.features)}, fds
+
+    def _leave(self, link: socket.socket) -> tuple[dict[str, Any], tuple[int, ...]]:
+        guest = self._guest_of(link)
+        if guest is None:
+            raise UsageProblem("leave: this connection is no guest's")
+        self.left(guest, "left")                             # the answer is the end of the connection
+        raise HypervisorGone("the guest has left")
+
+    def _guest_of(self, link: socket.socket) -> Domain | None:
+        return next((domain for domain in self.domains.values() if domain.link is link), None)
 
     def _checked(self, message: dict[str, Any]) -> tuple[str, int, int, int]:
         if message.get("abi") != ABI_VERSION:

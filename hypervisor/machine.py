@@ -9,7 +9,7 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import monotonic, monotonic_ns
 from typing import Any
@@ -26,7 +26,7 @@ from hypervisor.ledger import HEAP, Ledger
 from hypervisor.orders import Orders
 from hypervisor.policy import POLICIES
 from hypervisor.reclaim import Reclaim
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import SCHEMES, Scheme
 from hypervisor.swap import SwapDisk
 from hypervisor.tmem.heap import Heap
 from hypervisor.tmem.store import Store
@@ -68,25 +68,43 @@ class Machine:
         self._halt = HaltPoll()
         self._cores = len(os.sched_getaffinity(0))
         self._next_tick = self._next_audit = monotonic()
-        listener = door.listen(settings.cluster)
+        self._undo = ExitStack()                             # what was made, to be unmade in turn
+        try:
+            self._build(settings, scheme)
+        except BaseException:
+            self._undo.close()
+            raise
+
+    def _build(self, settings: Settings, scheme: Scheme) -> None:
+        self._undo.callback(self._poller.close)
+        listener = self._undo.enter_context(door.listen(settings.cluster))
         self.stem = names.stem(settings.cluster, names.new_run())
-        self.holder = SharedObject.create(f"{self.stem}.cluster", 1)
-        fcntl.flock(self.holder.fd, fcntl.LOCK_EX)
+        holder = self._make("cluster", 1)
+        fcntl.flock(holder.fd, fcntl.LOCK_EX)
         self.ledger = Ledger(settings.budget)
         self.swap = SwapDisk(settings.swap, settings.folder) if scheme.swap and settings.swap else None
+        if self.swap is not None:
+            self._undo.callback(self.swap.close)
         self.cmm2 = Cmm2(self.ledger, self.swap)
         self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
-        heap = SharedObject.create(f"{self.stem}.heap", most)
-        self.heap = Heap(heap, self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
+        self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
         self.store = Store(self.heap, settings.ephemeral_pages, self._allowance)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
         self.audit = Audit(self.ledger, self.domains, self.heap)
         self.dispatch = Dispatch(self.cmm2, self.reclaim, self.store, scheme.tmem)
         self.orders = Orders(self)
         self.gate = Gate(listener, self.stem, scheme.features, self.orders.table, self.domains,
-                         self.watch, self.unwatch, self.admit, self.leave)
+                         self.watch, self.unwatch, self.admit, self.bury)
+        self._undo.callback(self.gate.close)
         probe(self.heap)
+
+    def _make(self, kind: str, pages: int) -> SharedObject:
+        """Make an object of the cluster; closing unlinks it, and gives its frames back whoever maps it."""
+        made = SharedObject.create(f"{self.stem}.{kind}", pages)
+        for step in (made.close, made.drop, made.unlink):
+            self._undo.callback(step)
+        return made
 
     def _allowance(self, owner: int) -> int:
         """Return how many persistent pages a guest may still put: RAM it holds and these stay within max_mem (T67)."""
@@ -100,10 +118,6 @@ class Machine:
         self.watch(domain.queues.requests.mqd, lambda: self._serve(domain))
         self.watch(domain.pidfd, lambda: self.bury(domain, "died"))
         self._allow_polling()
-
-    def leave(self, domain: Domain) -> None:
-        """A guest's connection closed: it left, or is dying.  Either way its memory goes back to the machine now."""
-        self.bury(domain, "left")
 
     def end(self, domain: Domain, why: str) -> None:
         """End a guest that broke the rules: kill it, take back what it had, and say why."""
@@ -130,7 +144,7 @@ class Machine:
         self.report(event | {"why": why} if why else event)
 
     def _allow_polling(self) -> None:
-        """Let the parties poll only while each has a core of its own: polling pairs that share cores starve each other."""
+        """Let the parties poll only while each has a core of its own: pollers that share cores starve each other."""
         self._may_poll = len(self.domains) + 1 <= self._cores
         for domain in self.domains.values():
             domain.transfer.may_poll = self._may_poll
@@ -209,11 +223,4 @@ class Machine:
         """Stop: guests find their connections closed, and nothing keeps a name or a frame."""
         for domain in list(self.domains.values()):
             self.bury(domain, "stopped")
-        self.gate.close()
-        self.heap.object.drop()
-        for made in (self.heap.object, self.holder):
-            made.close()
-            made.unlink()
-        if self.swap is not None:
-            self.swap.close()
-        self._poller.close()
+        self._undo.close()

@@ -7,6 +7,8 @@ A plan is a wish: states are looked up again when a frame is taken, a guest that
 disk may be full.  What is missing is planned again, a bounded number of times; what cannot be met, the caller refuses.
 """
 
+from time import monotonic
+
 import numpy as np
 
 from hypervisor.cmm2 import Cmm2
@@ -24,6 +26,7 @@ LOW_SHARE = 64               # background reclaim starts when less than 1/64 of 
 HIGH_FACTOR = 2              # ... and goes on until twice that is
 LEAST_LOW = 8                # frames
 BACKGROUND_BATCH = 512       # frames a round of the event loop
+PAUSE_S = 0.05               # after a background run that found nothing
 
 
 class Reclaim:
@@ -38,6 +41,7 @@ class Reclaim:
         self.heap: Heap | None = None            # set by the machine: heap and reclaim need each other
         self.store: Store | None = None
         self.background_runs = 0
+        self._fruitless_until = 0.0              # nothing was to be had in the background: do not ask again before
 
     @property
     def low(self) -> int:
@@ -54,9 +58,11 @@ class Reclaim:
 
     def background(self) -> None:
         """Free some frames if fewer than the low watermark are free."""
-        if self.ledger.free < self.low and self.ledger.used:
-            self.background_runs += 1
-            self.free_up(min(BACKGROUND_BATCH, HIGH_FACTOR * self.low - self.ledger.free))
+        if self.ledger.free >= self.low or monotonic() < self._fruitless_until:
+            return
+        self.background_runs += 1
+        if not self.free_up(min(BACKGROUND_BATCH, HIGH_FACTOR * self.low - self.ledger.free)):
+            self._fruitless_until = monotonic() + PAUSE_S
 
     def free_up(self, wanted: int) -> int:
         """Free `wanted` frames, or as many as can be had in a few plans; return how many."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from shm.abi import PAGE_SIZE
 from shm.arena import runs
-from shm.errors import BrokenInvariant
+from shm.errors import BrokenInvariant, UsageProblem
 
 DEFAULT_FOLDER = "/var/tmp"  # a disk even where /tmp is memory
 
@@ -23,7 +23,11 @@ class SwapDisk:
     """A swap disk of `slots` pages in a nameless file of `folder`."""
 
     def __init__(self, slots: int, folder: str | None = None) -> None:
-        self.file = tempfile.TemporaryFile(dir=folder or DEFAULT_FOLDER)  # noqa: SIM115 - closed by close()
+        try:
+            self.file = tempfile.TemporaryFile(dir=folder or DEFAULT_FOLDER)  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise UsageProblem(f"no swap disk in {folder or DEFAULT_FOLDER}: {error.strerror}; "
+                               f"name a folder that can be written to") from error
         self.slots = slots
         self.taken = np.zeros(slots, bool)
         self.used = 0
@@ -63,14 +67,16 @@ class SwapDisk:
 
     def read(self, slots: np.ndarray) -> np.ndarray:
         """Return the pages (n, 4096) of `slots`, in their order."""
-        pages = np.empty((len(slots), PAGE_SIZE), np.uint8)
         order = np.argsort(slots, kind="stable")
-        row, gathered = 0, np.empty_like(pages)
+        row, gathered = 0, np.empty((len(slots), PAGE_SIZE), np.uint8)
         for first, count in runs(slots[order]):
             size = os.preadv(self.file.fileno(), [gathered[row:row + count].data], first * PAGE_SIZE)
             if size != count * PAGE_SIZE:
                 raise BrokenInvariant(f"swap slots {first} to {first + count - 1}: read {size} bytes")
             row += count
+        if len(slots) == 1:
+            return gathered
+        pages = np.empty_like(gathered)
         pages[order] = gathered
         return pages
 

@@ -34,10 +34,13 @@ def _libc() -> ctypes.CDLL:
 
 
 def runs(pages: np.ndarray) -> list[tuple[int, int]]:
-    """Return sorted page numbers as runs (first, count)."""
+    """Return sorted page numbers, all different, as runs (first, count)."""
     if not len(pages):
         return []
-    ends = np.flatnonzero(np.diff(pages) != 1) + 1
+    first, count = int(pages[0]), len(pages)
+    if int(pages[-1]) - first == count - 1:
+        return [(first, count)]
+    ends = np.flatnonzero(pages[1:] - pages[:-1] != 1) + 1
     starts = np.concatenate(([0], ends))
     counts = np.diff(np.concatenate((starts, [len(pages)])))
     return list(zip(pages[starts].tolist(), counts.tolist(), strict=True))

@@ -107,6 +107,8 @@ class StateMap:
         """Hint one page; return its old state byte (1.2).  AddressingException outside the guest (R12)."""
         if not 0 <= gfn < self.pages:
             raise AddressingException([gfn])
+        if not 0 <= order < len(self._hint):
+            raise ValueError(f"{order} is not an order; there are 0 to {len(self._hint) - 1} (specification exception)")
         with self.lock:
             pair = self._usage[gfn] | self._content[gfn] << 8
             self._usage[gfn] = self._hint[order][pair]

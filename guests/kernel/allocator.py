@@ -5,8 +5,8 @@
     min    an allocation that would leave less, even after reclaim, fails
 
 Rule 1: a page is on the free list or has an owner, never both, never neither (while it is filled, its filler owns it).
-Rule 2: free pages are hinted unused, allocated ones stable, in batches (R40).  An allocated page holds anything: whoever
-        asked for it writes it whole.
+Rule 2: free pages are hinted unused, allocated ones stable, in batches (R40).  An allocated page holds anything:
+        whoever asked for it writes it whole.
 Rule 3: reclaim is asked for here and nowhere else, and never while it is at work: it needs no page to give pages back.
 
 A page that the host took from the allocator's point of view does not exist: a page of the guest and a frame of the host

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VECTOR_FROM = 64             # pages: from here on numpy beats the loop
 _STABLE_FAILURES = int(Count.STABLE_FAILURES)
-_VOLATILE, _IF_NOT_DISCARDED = int(Essa.SET_VOLATILE), int(Essa.SET_STABLE_IF_NOT_DISCARDED)
+_SET_VOLATILE, _IF_NOT_DISCARDED = Essa.SET_VOLATILE, Essa.SET_STABLE_IF_NOT_DISCARDED
 
 
 class Hints:
@@ -38,7 +38,7 @@ class Hints:
         self._essa_one = guest.essa_one
         self._pages = pages
         self._facts = pages.facts
-        self._counters = memoryview(guest.counters)
+        self._counters = guest.counters.data
 
     def allocated(self, gfns: Sequence[int]) -> None:
         """Make pages stable that come off the free list (R40)."""
@@ -64,7 +64,7 @@ class Hints:
     def make_volatile_one(self, gfn: int) -> None:
         facts = self._facts[gfn]
         if self.volatile and not facts & VOLATILE and refusal(facts) is None:
-            self._essa_one(_VOLATILE, gfn)
+            self._essa_one(_SET_VOLATILE, gfn)
             self._facts[gfn] = facts | VOLATILE
 
     def make_stable(self, gfns: Sequence[int]) -> set[int]:

@@ -4,8 +4,8 @@
                      come back as the inactive list runs short, those touched meanwhile after those that were not
     ExactLru         one list in the order of the last touch, for comparisons with textbook LRU
 
-Rule 1: a page that has an owner and is not isolated is on one list, once, and has LISTED; REFERENCED and ACTIVE say where
-        it stands.  These three bits are written here alone.
+Rule 1: a page that has an owner and is not isolated is on one list, once, and has LISTED; REFERENCED and ACTIVE say
+        where it stands.  These three bits are written here alone.
 Rule 2: `take` isolates; whoever took pages frees them or puts them back.  Held pages are passed over.
 
 Oldest first, always.  The lists know nothing of contents, dirt or hints.
@@ -110,7 +110,7 @@ class ExactLru:
     def __init__(self, pages: Pages) -> None:
         self._facts = pages.facts
         self._order: OrderedDict[int, None] = OrderedDict()
-        self.touch = self._order.move_to_end         # the hot path, without a frame of ours around it
+        self.touch = self._order.move_to_end         # the hot path: no Python of ours around it
 
     def __len__(self) -> int:
         return len(self._order)
@@ -141,7 +141,7 @@ class ExactLru:
 
 def _pop_oldest(order: OrderedDict[int, None], facts: memoryview, count: int) -> list[int]:
     """Pop up to `count` of the oldest pages that nobody holds; held ones keep their place."""
-    taken = []
+    taken: list[int] = []
     for gfn in order:
         if len(taken) == count:
             break

@@ -42,7 +42,8 @@ def sized(least: int, most: int) -> Any:
     """Return the type of a size option between `least` and `most` bytes, written as "64MiB"."""
     def within(size: int) -> int:
         if not least <= size <= most:
-            raise ValueError(f"{format_size(size)} is out of range; allowed: {format_size(least)} to {format_size(most)}")
+            raise ValueError(f"{format_size(size)} is out of range; allowed: {format_size(least)} to "
+                             f"{format_size(most)}")
         return size
     return Annotated[int, BeforeValidator(parse_size), AfterValidator(within)]
 
@@ -62,8 +63,8 @@ class Workload(ABC):
         self.options, self.seed = options, seed
         self._disks: list[Disk] = []
 
-    @classmethod
-    def check(cls, options: Any) -> None:  # noqa: B027 (nothing to check is a fine answer)
+    @classmethod  # noqa: B027
+    def check(cls, options: Any) -> None:
         """Raise UsageProblem for what the options' own types cannot see: a missing file, a damaged trace."""
 
     @property
@@ -75,7 +76,7 @@ class Workload(ABC):
         """Open disks and fill memory.  The guest's counters are at hand from here on."""
         self.kernel, self.guest = kernel, guest
         self.proof = Proof(guest.counters)
-        self._counters = memoryview(guest.counters)
+        self._counters = guest.counters.data
         self.set_up(going_on)
 
     def step(self) -> bool:

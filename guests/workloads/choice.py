@@ -1,7 +1,7 @@
 """Skewed choice: few things often, many seldom, as programs do (Zipf; theta 0 is uniform, 0.99 is YCSB's).
 
-The same seed chooses the same things in the same order.  Which thing is popular is shuffled by the seed as well, so that
-popular blocks do not lie side by side.
+The same seed chooses the same things in the same order.  Which thing is popular is shuffled by the seed as well, so
+that popular blocks do not lie side by side.
 """
 
 from random import Random

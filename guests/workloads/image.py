@@ -34,7 +34,7 @@ class Image:
             raise UsageProblem(f"no room for a disk image of {format_size(need)} in {self._folder}, where "
                                f"{format_size(free)} are free; make room there, or {self._way_out}")
 
-    def write(self, offset: int, content: "bytes | memoryview | np.ndarray") -> None:
+    def write(self, offset: int, content: bytes | memoryview) -> None:
         """Write bytes at a byte offset."""
         rest = memoryview(content).cast("B")
         try:
@@ -45,11 +45,15 @@ class Image:
             raise UsageProblem(f"a disk image of {format_size(self.pages * PAGE_SIZE)} cannot be written in "
                                f"{self._folder}: {error.strerror}; make room there, or {self._way_out}") from error
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes as they stand in the file."""
+        return os.pread(self.fd, length, offset)
+
     def fill(self, chunks: Iterable[tuple[int, np.ndarray]], going_on: Callable[[], None]) -> None:
         """Write (first block, pages) after (first block, pages)."""
         for block, pages in chunks:
             going_on()
-            self.write(block * PAGE_SIZE, np.ascontiguousarray(pages))
+            self.write(block * PAGE_SIZE, np.ascontiguousarray(pages).data)
 
     def disk(self, counters: np.ndarray, writable: bool = True) -> Disk:
         """Open the image as a disk of its own descriptor."""

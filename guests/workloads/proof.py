@@ -19,7 +19,7 @@ class Proof:
     """Writer of PAGES_VERIFIED and MISMATCHES of one guest."""
 
     def __init__(self, counters: np.ndarray) -> None:
-        self._counters = memoryview(counters)
+        self._counters = counters.data
 
     def page(self, found: bytes, expected: bytes, what: str, index: int) -> None:
         """Compare one page; `what` and `index` name it in the complaint."""

@@ -3,7 +3,7 @@
     objects   (pool serial, oid x 3) -> object number; how many pages it has
     pages     (object number, index) -> page number; its frame; its age while it is ephemeral
 
-About 60 bytes a page and 60 an object, all in arrays.  The pages of an object or a pool are found by one vectorised
+About 65 bytes a page and 65 an object, all in arrays.  The pages of an object or a pool are found by one vectorised
 scan: no list is threaded through them, because flushing whole objects is rare beside put and get.
 
 A page number is good until the page is dropped.  Scalar and bulk forms mean the same.
@@ -86,6 +86,8 @@ class Catalogue:
     def find_many(self, serial: int, oids: np.ndarray, indexes: np.ndarray) -> np.ndarray:
         """Return page numbers (int64), NONE where there is none; `oids` (n, 3) uint64, `indexes` (n,) uint64."""
         numbers = self._objects_of(serial, oids)
+        if (numbers != NONE).all():
+            return self.pages.find_many(_page_keys(numbers, indexes))
         known = np.flatnonzero(numbers != NONE)
         found = np.full(len(oids), NONE, np.int64)
         if len(known):
@@ -101,8 +103,10 @@ class Catalogue:
                  ephemeral: bool) -> np.ndarray:
         """Enter pages with new handles, all different; return their numbers."""
         numbers = self._objects_of(serial, oids)
-        if (numbers == NONE).any():
-            self.objects.insert_many(np.unique(_object_keys(serial, oids[numbers == NONE]), axis=0))
+        unknown = numbers == NONE
+        if unknown.any():
+            fresh = oids[unknown][:1] if (oids == oids[0]).all() else oids[unknown]
+            self.objects.insert_many(np.unique(_object_keys(serial, fresh), axis=0))
             numbers = self._objects_of(serial, oids)
         pages = self.pages.insert_many(_page_keys(numbers, indexes))
         self._cover()
@@ -118,9 +122,9 @@ class Catalogue:
         self.pages.remove_many(pages)
         self.ages.leave(pages)
         np.subtract.at(self.object_pages, numbers, 1)
-        empty = np.unique(numbers[self.object_pages[numbers] == 0])
+        empty = numbers[self.object_pages[numbers] == 0]
         if len(empty):
-            self.objects.remove_many(empty)
+            self.objects.remove_many(np.unique(empty))
         frames = self.frames[pages].tolist()
         self.frames[pages] = _NO_FRAME
         return frames

@@ -4,7 +4,7 @@
     spare    resident and free: some are kept, so that a get that frees and a put that follows cost no system call
     hole     not resident
 
-In use and spare are what the ledger counts for the heap.  Frames come from the ledger through `room`, which may reclaim.
+In use and spare are what the ledger counts for the heap.  They come from the ledger through `room`, which may reclaim.
 Frames are allocated (posix_fallocate) before they are touched, so a full /dev/shm is a refusal and not a SIGBUS.
 """
 
@@ -39,11 +39,17 @@ class Heap:
 
     def take(self, count: int) -> list[int]:
         """Return up to `count` frames to write to, fewer when there is no room for more."""
-        if count > len(self._spare):
-            self._make(count - len(self._spare))
-        taken = [self._spare.pop() for _ in range(min(count, len(self._spare)))]
-        self.in_use += len(taken)
+        taken = self._pop(count)
+        # Spare frames first, then new ones, piece by piece: making room may trim what is spare, and may find less than
+        # was asked for.
+        while len(taken) < count and self._make(count - len(taken)):
+            taken += self._pop(count - len(taken))
         return taken
+
+    def _pop(self, count: int) -> list[int]:
+        frames = [self._spare.pop() for _ in range(min(count, len(self._spare)))]
+        self.in_use += len(frames)
+        return frames
 
     def give(self, frames: list[int]) -> None:
         """Take back frames in use; beyond SPARE_LIMIT they go back to the machine."""
@@ -59,6 +65,10 @@ class Heap:
         """
         return frame
 
+    def renew_many(self, frames: np.ndarray) -> np.ndarray | None:
+        """Return frames for new data in place of the data in `frames`; None: renew them one by one."""
+        return frames
+
     def trim(self, count: int) -> int:
         """Give up to `count` spare frames back to the machine, the longest unused first; return how many."""
         frames, self._spare = sorted(self._spare[:count]), self._spare[count:]
@@ -67,8 +77,8 @@ class Heap:
         self.ledger.release(HEAP, len(frames))
         return len(frames)
 
-    def _make(self, count: int) -> None:
-        """Turn up to `count` holes into spare frames; a few more while frames are plenty."""
+    def _make(self, count: int) -> int:
+        """Turn up to `count` holes into spare frames, a few more while frames are plenty; return how many."""
         wanted = min(len(self.pages) - self._top + len(self._holes), max(count, _SPREAD))
         if self.ledger.free < 4 * wanted:
             wanted = min(wanted, count)
@@ -80,8 +90,9 @@ class Heap:
         except OSError:                          # /dev/shm is full: as good as no room
             self._holes.extend(reversed(frames))
             self.ledger.release(HEAP, len(frames))
-            return
+            return 0
         self._spare.extend(reversed(frames))
+        return len(frames)
 
     def _pick(self, count: int) -> list[int]:
         frames = [self._holes.pop() for _ in range(min(count, len(self._holes)))]

@@ -1,6 +1,7 @@
 """A compact hash index: keys of `words` 64-bit words -> small numbers (ids), open addressing with linear probing.
 
     keys     (capacity, words) uint64, by id: 8 bytes a word
+    slot_of  uint32, by id: where it stands in the table
     table    uint32, id or EMPTY or DELETED, at most two thirds full, deleted ones included: 8 bytes an id or so
 
 Ids are dense and reused, so that callers keep what they know of an id in arrays of the same length: `grown` tells them
@@ -32,6 +33,7 @@ class Index:
         self._free_count = _FIRST_CAPACITY
         self._used_slots = 0                                                     # ids and DELETED in the table
         self.keys = np.zeros((_FIRST_CAPACITY, words), np.uint64)
+        self.slot_of = np.zeros(_FIRST_CAPACITY, np.uint32)
         self._set_table(np.full(4 * _FIRST_CAPACITY, EMPTY, np.uint32))
 
     def __len__(self) -> int:
@@ -43,7 +45,7 @@ class Index:
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.table.nbytes + self._free.nbytes
+        return self.keys.nbytes + self.table.nbytes + self._free.nbytes + self.slot_of.nbytes
 
     def _set_table(self, table: np.ndarray) -> None:
         self.table = table
@@ -62,20 +64,16 @@ class Index:
 
     def find(self, key: Sequence[int]) -> int:
         """Return the id of `key`, or NONE."""
-        slot = self._find_slot(key)
-        return NONE if slot < 0 else self._slots[slot]
-
-    def _find_slot(self, key: Sequence[int]) -> int:
         slots, words, width, mask = self._slots, self._key_words, self.words, len(self.table) - 1
         at = self._home(key)
         while True:
             number = slots[at]
             if number == EMPTY:
-                return -1
+                return NONE
             if number != DELETED:
                 base = number * width
                 if words[base] == key[0] and all(words[base + i] == key[i] for i in range(1, width)):
-                    return at
+                    return number
             at = at + 1 & mask
 
     def insert(self, key: Sequence[int]) -> int:
@@ -89,13 +87,14 @@ class Index:
             at = at + 1 & mask
         self._used_slots += slots[at] == EMPTY
         slots[at] = number
+        self.slot_of[number] = at
         return number
 
     def remove(self, number: int) -> None:
         """Take the key of id `number` out; the id may be given again."""
-        slot = self._find_slot(self.keys[number].tolist())
-        if slot < 0 or self._slots[slot] != number:
-            raise BrokenInvariant(f"index: id {number} is not under its key")
+        slot = int(self.slot_of[number])
+        if self._slots[slot] != number:
+            raise BrokenInvariant(f"index: id {number} is not in its slot")
         self._slots[slot] = DELETED
         self._free[self._free_count] = number
         self._free_count += 1
@@ -111,21 +110,25 @@ class Index:
 
     def find_many(self, keys: np.ndarray) -> np.ndarray:
         """Return the ids (int64) of `keys` (n, words), NONE where there is none."""
-        return self._walk(keys)[0]
-
-    def _walk(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids and slots of `keys`: every round looks at one more slot of all that are undecided."""
-        ids, at = np.full(len(keys), NONE, np.int64), self._homes(keys)
-        mask, open_ = len(self.table) - 1, np.arange(len(keys))
-        while len(open_):
+        at = self._homes(keys)
+        numbers = self.table[at]
+        hit = self._same(numbers, keys)
+        if hit.all():                            # the usual batch: all known, and in their homes
+            return numbers.astype(np.int64)
+        ids, mask = np.where(hit, numbers.astype(np.int64), NONE), len(self.table) - 1
+        open_ = (~hit & (numbers != EMPTY)).nonzero()[0]
+        while len(open_):                        # every round looks at one more slot of all that are undecided
+            at[open_] = at[open_] + 1 & mask
             numbers = self.table[at[open_]]
-            live = numbers < DELETED
-            hit = live.copy()
-            hit[live] = (self.keys[numbers[live]] == keys[open_[live]]).all(axis=1)
+            hit = self._same(numbers, keys[open_])
             ids[open_[hit]] = numbers[hit]
             open_ = open_[~hit & (numbers != EMPTY)]
-            at[open_] = at[open_] + 1 & mask
-        return ids, at
+        return ids
+
+    def _same(self, numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Return which slots' contents are ids of just these keys (bool)."""
+        there = self.keys[np.minimum(numbers, len(self.keys) - 1)] == keys
+        return (there[:, 0] if self.words == 1 else there.all(axis=1)) & (numbers < DELETED)
 
     def insert_many(self, keys: np.ndarray) -> np.ndarray:
         """Add `keys` (n, words), all new and all different; return their ids (int64)."""
@@ -145,14 +148,15 @@ class Index:
             self.table[at[free]] = numbers[free]
             won = self.table[at[open_]] == numbers[open_]
             self._used_slots += np.count_nonzero(there[won] == EMPTY)
+            self.slot_of[numbers[open_[won]]] = at[open_[won]]
             open_ = open_[~won]
             at[open_] = at[open_] + 1 & mask
 
     def remove_many(self, numbers: np.ndarray) -> None:
         """Take the keys of ids `numbers`, all different, out."""
-        ids, slots = self._walk(self.keys[numbers])
-        if not np.array_equal(ids, numbers):
-            raise BrokenInvariant("index: some ids are not under their keys")
+        slots = self.slot_of[numbers]
+        if (self.table[slots] != numbers).any():
+            raise BrokenInvariant("index: some ids are not in their slots")
         self.table[slots] = DELETED
         self._free[self._free_count:self._free_count + len(numbers)] = numbers
         self._free_count += len(numbers)
@@ -172,6 +176,7 @@ class Index:
         self._free_count = len(self._free)
         self._free = np.concatenate((self._free, np.zeros(2 * old - self._free_count, np.uint32)))
         self.keys = np.concatenate((self.keys, np.zeros_like(self.keys)))
+        self.slot_of = np.concatenate((self.slot_of, np.zeros_like(self.slot_of)))
         self._key_words = self.keys.reshape(-1).data
 
     def _rebuild(self) -> None:

@@ -61,14 +61,14 @@ class Store:
         pool = self.pools.get(owner, number)
         if pool is None:
             return Status.NO
-        self._drop_many(self.catalogue.of_pool(pool.serial))
+        self._drop_from(pool, self.catalogue.of_pool(pool.serial))
         self.pools.remove(pool)
         return Status.OK
 
     def forget(self, owner: int) -> None:
         """Drop all pools of a guest that left or died (T83)."""
         for pool in self.pools.of(owner):
-            self._drop_many(self.catalogue.of_pool(pool.serial))
+            self._drop_from(pool, self.catalogue.of_pool(pool.serial))
             self.pools.remove(pool)
 
     # one page
@@ -93,7 +93,7 @@ class Store:
         return Status.OK
 
     def _replace(self, pool: Pool, found: int, page: np.ndarray | None) -> Status:
-        """Put over a known handle: replaced in place, its age unchanged (T35, T36), or failed and flushed (T33, T34)."""
+        """Put over a known handle: replaced, its age unchanged (T35, T36), or failed and flushed (T33, T34)."""
         frame = self.heap.renew(int(self.catalogue.frames[found])) if page is not None else None
         if frame is None or page is None:
             self._drop(pool, found)
@@ -150,7 +150,7 @@ class Store:
             return Status.ENODEV
         pool.counts[PoolCount.OT] += 1
         pages = self.catalogue.of_object(pool.serial, oid)
-        self._drop_many(pages)
+        self._drop_from(pool, pages)
         pool.counts[PoolCount.OS] += bool(len(pages))
         return Status.OK
 
@@ -166,47 +166,48 @@ class Store:
         pool = self.pools.get(owner, number)
         if pool is None:
             return np.full(len(oids), Status.ENODEV, np.int32)
-        if not pool.persistent and self.ephemeral_cap and len(oids) > self.ephemeral_cap:
+        found = self.catalogue.find_many(pool.serial, oids, indexes)
+        known, new = np.flatnonzero(found != NONE), np.flatnonzero(found == NONE)
+        if len(known) and len(new) and not pool.persistent:  # making room for the new may evict the known
             return self._put_each(pool, number, oids, indexes, pages)
-        found, frames = self._look_and_make_room(pool, oids, indexes)
-        statuses = np.full(len(oids), Status.ENOMEM, np.int32)
-        for row in np.flatnonzero(found != NONE).tolist():
-            statuses[row] = self._replace(pool, int(found[row]), pages[row])
-        new = np.flatnonzero(found == NONE)
-        stored = new[:len(frames)]
-        self.heap.give(frames[len(stored):])
-        self.heap.pages[frames[:len(stored)]] = pages[stored]
+        statuses = np.full(len(oids), Status.OK, np.int32)
+        if len(known):
+            statuses[known] = self._replace_many(pool, found[known], pages, known)
+        frames = self._room(pool, len(new)) if len(new) else []
+        stored, rest = new[:len(frames)], new[len(frames):]
         if len(stored):
-            self.catalogue.add_many(pool.serial, oids[stored], indexes[stored],
-                                    np.array(frames[:len(stored)]), not pool.persistent)
-        statuses[stored] = Status.OK
+            self.heap.pages[frames] = pages if len(stored) == len(pages) else pages[stored]
+            self.catalogue.add_many(pool.serial, oids[stored], indexes[stored], np.array(frames), not pool.persistent)
         pool.pages += len(stored)
-        pool.counts[PoolCount.PT] += len(oids)
+        pool.counts[PoolCount.PT] += len(known) + len(stored)
         pool.counts[PoolCount.PS] += len(stored)
-        pool.counts[PoolCount.PX] += len(new) - len(stored)
+        if len(rest):                                        # what finds no room now may evict the first of this batch
+            statuses[rest] = self._put_each(pool, number, oids[rest], indexes[rest], pages[rest])
         return statuses
+
+    def _replace_many(self, pool: Pool, found: np.ndarray, pages: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Put rows of `pages` over known handles, as `_replace` does."""
+        frames = self.heap.renew_many(self.catalogue.frames[found])
+        if frames is None:
+            return np.array([self._replace(pool, *pair) for pair in zip(found.tolist(), pages[rows], strict=True)])
+        self.heap.pages[frames] = pages if len(rows) == len(pages) else pages[rows]
+        self.catalogue.frames[found] = frames
+        pool.counts[PoolCount.PR] += len(rows)
+        pool.counts[PoolCount.PS] += len(rows)
+        return np.full(len(rows), Status.OK, np.int32)
 
     def _put_each(self, pool: Pool, number: int, oids: np.ndarray, indexes: np.ndarray,
                   pages: np.ndarray) -> np.ndarray:
-        rows = zip(oids.tolist(), indexes.tolist(), pages, strict=True)
-        return np.array([self.put(pool.owner, number, oid, index, page) for oid, index, page in rows], np.int32)
-
-    def _look_and_make_room(self, pool: Pool, oids: np.ndarray, indexes: np.ndarray) -> tuple[np.ndarray, list[int]]:
-        """Return what is known of the handles, and frames for the new ones.
-
-        Making room may evict pages just found, which then are new: so look again until no eviction came between.
-        """
-        frames: list[int] = []
-        while True:
-            seen = self.evictions
-            found = self.catalogue.find_many(pool.serial, oids, indexes)
-            missing = int(np.count_nonzero(found == NONE)) - len(frames)
-            made = self._room(pool, missing) if missing > 0 else []
-            frames += made
-            if seen == self.evictions or (missing > 0 and not made):
-                if seen != self.evictions:
-                    found = self.catalogue.find_many(pool.serial, oids, indexes)
-                return found, frames
+        """Put one after the other; after one that found no room nobody looks for room again."""
+        statuses = np.full(len(oids), Status.ENOMEM, np.int32)
+        hopeless = False
+        for row, (oid, index) in enumerate(zip(oids.tolist(), indexes.tolist(), strict=True)):
+            if hopeless and self.catalogue.find(pool.serial, oid, index) == NONE:
+                pool.counts[[PoolCount.PT, PoolCount.PX]] += 1
+            else:
+                statuses[row] = self.put(pool.owner, number, oid, index, pages[row])
+                hopeless |= statuses[row] == Status.ENOMEM
+        return statuses
 
     def get_many(self, owner: int, number: int, oids: np.ndarray, indexes: np.ndarray, out: np.ndarray,
                  slots: np.ndarray) -> np.ndarray:
@@ -217,7 +218,7 @@ class Store:
         found = self.catalogue.find_many(pool.serial, oids, indexes)
         hits = np.flatnonzero(found != NONE)
         pages = found[hits]
-        out[slots[hits]] = self.heap.pages[self.catalogue.frames[pages]]
+        _gather(self.heap.pages, self.catalogue.frames[pages], out, slots if len(hits) == len(oids) else slots[hits])
         statuses = np.full(len(oids), Status.NO, np.int32)
         statuses[hits] = Status.OK
         asked = len(oids)
@@ -225,7 +226,7 @@ class Store:
             if len(hits) == pool.pages:                      # what follows the last hit finds the pool empty (T18)
                 statuses[hits[-1] + 1:] = Status.EEMPTY
                 asked = int(hits[-1]) + 1
-            self._drop_many(pages)
+            self._drop_from(pool, pages)
         pool.counts[PoolCount.GT] += asked
         pool.counts[PoolCount.GS] += len(hits)
         return statuses
@@ -237,12 +238,19 @@ class Store:
             return np.full(len(oids), Status.ENODEV, np.int32)
         found = self.catalogue.find_many(pool.serial, oids, indexes)
         pages = found[found != NONE]
-        self._drop_many(pages)
+        self._drop_from(pool, pages)
         pool.counts[PoolCount.FT] += len(oids)
         pool.counts[PoolCount.FS] += len(pages)
         return np.full(len(oids), Status.OK, np.int32)
 
+    def _drop_from(self, pool: Pool, pages: np.ndarray) -> None:
+        """Drop pages of one pool."""
+        if len(pages):
+            pool.pages -= len(pages)
+            self.heap.give(self.catalogue.drop_many(pages))
+
     def _drop_many(self, pages: np.ndarray) -> None:
+        """Drop pages of whatever pools."""
         if not len(pages):
             return
         serials, counts = np.unique(self.catalogue.serials_of(pages), return_counts=True)
@@ -275,3 +283,12 @@ class Store:
             if stored != pool.pages:
                 problems.append(f"store: pool {pool.serial} counts {pool.pages} pages, has {stored}")
         return problems
+
+
+def _gather(source: np.ndarray, frames: np.ndarray, out: np.ndarray, slots: np.ndarray) -> None:
+    """Copy rows `frames` of `source` to rows `slots` of `out`: in one pass where the slots are neighbours."""
+    first, count = int(slots[0]) if len(slots) else 0, len(slots)
+    if count and (slots[1:] - slots[:-1] == 1).all():
+        np.take(source, frames, axis=0, out=out[first:first + count], mode="clip")
+    else:
+        out[slots] = source[frames]

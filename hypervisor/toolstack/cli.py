@@ -69,7 +69,7 @@ def _hold_standard_descriptors() -> None:
 def _usage_line(error: Any) -> str:
     """Return click's message on one line, with where to read on."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "memcommons"
+    command = context.command_path.replace("{cluster}", "CLUSTER") if context else "memcommons"
     return f"{command}: {' '.join(error.format_message().split()).rstrip('.')}; see {command} --help"
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from hypervisor.toolstack.table import WORK_ROWS, header, mib, number, percent, plain_table, ratio, verdict
 
@@ -19,7 +18,7 @@ Summary = Mapping[str, Any]
 def several_runs(summaries: Sequence[Summary]) -> RenderableType:
     """Return one table, a column a scheme and the baseline first, and a verdict for each scheme."""
     schemes = [summary["scheme"] for summary in summaries]
-    title = header(summaries[0], "schemes " + ", ".join(schemes))
+    title = header(summaries[0], f"{len(schemes)} schemes")
     table = plain_table("pages", "baseline", *schemes, title="the same work under each scheme")
     first = summaries[0]["baseline"]["counters"]
     for name, said in WORK_ROWS:
@@ -27,7 +26,7 @@ def several_runs(summaries: Sequence[Summary]) -> RenderableType:
         table.add_row(said, *map(number, row))
     table.add_section()
     _add_costs(table, summaries)
-    return Group(title, table, *(Text.assemble(f"{summary['scheme']}: ", verdict(summary)) for summary in summaries))
+    return Group(title, table, *(verdict(summary, summary["scheme"]) for summary in summaries))
 
 
 def _add_costs(table: Table, summaries: Sequence[Summary]) -> None:
@@ -36,9 +35,9 @@ def _add_costs(table: Table, summaries: Sequence[Summary]) -> None:
     rows: list[tuple[str, str, Callable[[Summary], str]]] = [
         ("slow-down, geometric mean", "1.00", lambda s: ratio(mean_slowdown(s))),
         ("slow-down, worst guest", "1.00", lambda s: ratio(max(known_slowdowns(s), default=None))),
-        ("arena, psutil PSS, mean MiB", mib(first["rss"]["baseline_bytes"]["mean"]),
+        ("arena, psutil PSS, MiB", mib(first["rss"]["baseline_bytes"]["mean"]),
          lambda s: mib(s["rss"]["measured_bytes"]["mean"])),
-        ("arena, kernel's count, mean MiB", mib(first["kernel"]["baseline_bytes"]["mean"]),
+        ("arena, kernel's count, MiB", mib(first["kernel"]["baseline_bytes"]["mean"]),
          lambda s: mib(s["kernel"]["measured_bytes"]["mean"])),
         ("saved (the lesser claim)", "", lambda s: percent(s["rss"]["saved_percent"]))]
     for said, baseline, figure in rows:

@@ -16,7 +16,7 @@ SAYS: dict[str, str] = {
     "string_type": "{input} is not a text; put it in quotes",
     "list_type": "must be a list of tables; write [[{key}]]",
     "dict_type": "must be a table",
-    "model_type": "must be a table; write [{key}]",
+    "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "literal_error": "{input} is not allowed; allowed: {expected}",
     "string_pattern_mismatch": "{input} is no name; up to 24 letters, digits, - and _, a letter or digit first",

@@ -24,7 +24,7 @@ def show_list(call: Call, as_json: bool) -> int:
         print(json.dumps(cluster))
         return OK
     console = console_for(sys.stdout)
-    console.print(f"cluster {cluster['cluster']}: scheme {cluster['scheme']}, pid {cluster['pid']}")
+    console.print(f"cluster {cluster['cluster']}: scheme {cluster['scheme']}")
     console.print(f"budget {format_size(cluster['budget'])}: {number(cluster['frames_used'])} frames used, "
                   f"{number(cluster['frames_free'])} free, {number(cluster['heap_frames'])} of them the tmem heap's; "
                   f"{number(cluster['swap_pages'])} pages on the swap disk")
@@ -52,12 +52,12 @@ def set_budget(call: Call, size: str) -> int:
 
 def audit(call: Call) -> int:
     """Print where the ledger and the kernel differ; that is a failure."""
-    drift = {name: frames for name, frames in call({"call": "audit"})["drift"].items() if frames}
-    for name, frames in drift.items():
-        print(f"{name}: the kernel's count differs from the ledger by {frames:+} frames")
-    if not drift:
-        print("the frame ledger and the kernel's count are equal")
-    return FAILED if drift else OK
+    answer = call({"call": "audit"})
+    found = [*answer["drifts"], *answer["problems"]]
+    for line in found:
+        print(line)
+    print(f"{number(answer['checks'])} checks, ledger and kernel at most {answer['max_drift_frames']} frames apart")
+    return FAILED if found or answer["max_drift_frames"] else OK
 
 
 def stop(call: Call) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hypervisor.toolstack.child import Child
-from hypervisor.toolstack.guestrun import BAD_USAGE, GuestRun, Stage
+from hypervisor.toolstack.guestrun import BAD_USAGE, GuestRun, Stage, one_line
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import PhasePlan
 from hypervisor.toolstack.watch import Happening, Junk, Left, Said, Watch
@@ -117,8 +117,10 @@ class Crew:
         match event["event"]:
             case "ready":
                 self._serving = True
+            case "refused" if not self._serving:
+                self._refusal = one_line(event.get("error"))
             case "refused":
-                self._refusal = " ".join(str(event.get("error")).split())
+                self.problems.append(f"{self.hypervisor.title} gave up: {one_line(event.get('error'))}")
             case "stopped":
                 self.account = event
             case "guest-ended" if event.get("name") in self.guests:

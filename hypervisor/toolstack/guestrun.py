@@ -77,7 +77,7 @@ class GuestRun:
         if word not in MAY_SAY[self.stage]:
             self.fail(f"{self.child.title} said {word!r} while it was {self.stage.value}, and was ended")
         elif word == "failed":
-            self.stage, self.problem = Stage.FAILED, f"{self.child.title}: {' '.join(str(event.get('error')).split())}"
+            self.stage, self.problem = Stage.FAILED, f"{self.child.title}: {one_line(event.get('error'))}"
         elif word == "done":
             self._done(event, elapsed)
         else:
@@ -90,10 +90,13 @@ class GuestRun:
             return
         self.report, self.stage = report, Stage.DONE
         ordered = self.order.operations
-        if ordered is not None and report.operations != ordered:
-            self.stage, self.problem = Stage.FAILED, self._fell_short(report, ordered)
-        else:
+        if ordered is None or report.operations == ordered or self._ran_out_of_work(report, ordered):
             self.finished = True
+        else:
+            self.stage, self.problem = Stage.FAILED, self._fell_short(report, ordered)
+
+    def _ran_out_of_work(self, report: Report, ordered: int) -> bool:
+        return not self.order.exact and report.operations < ordered and report.seconds < self.order.limit_seconds
 
     def _fell_short(self, report: Report, ordered: int) -> str:
         if report.operations < ordered and report.seconds >= self.order.limit_seconds:
@@ -137,6 +140,10 @@ class GuestRun:
             self.order.name, self.order.workload, self.order.ram, self.order.line["ram"], self.child.pid,
             report.operations, report.seconds if self.finished else None, report.pages_verified,
             report.mismatches, self.child.status, dict(self.counters))
+
+
+def one_line(text: Any) -> str:
+    return " ".join(str(text).split())
 
 
 def checked_report(event: Mapping[str, Any], elapsed: float) -> Report | None:

@@ -27,7 +27,7 @@ class Phase:
         self._plan, self._means = plan, means
         self._crew = Crew(plan, means)
         self._sampler: Sampler | None = None
-        self._drift = 0              # frames, at the audit before the guests left
+        self._audited: dict[str, Any] = {}      # the audit's answer before the guests left
 
     def run(self) -> PhaseResult:
         """Carry the plan out.  Raise UsageProblem if refused, Interrupted after a signal; all is stopped then."""
@@ -87,9 +87,8 @@ class Phase:
                 guest.fail(guest.too_slow(guest.counters.get("operations", 0)))
 
     def _audit(self) -> None:
-        drift = self._crew.ask("audit").get("drift", {})
-        self._drift = max((abs(frames) for frames in drift.values()), default=0)
-        self._crew.note("audit", drift=drift)
+        self._audited = self._crew.ask("audit")
+        self._crew.note("audit", answer=self._audited)
 
     # -- what the sampler saw
 
@@ -112,16 +111,20 @@ class Phase:
     def _result(self) -> PhaseResult:
         crew, sampler, seen = self._crew, self._sampler, self._sampler.seen if self._sampler else {}
         account = crew.account or seen
-        audit = account.get("audit", {})
         return PhaseResult(
             label=self._plan.label, cluster=self._plan.cluster, budget=self._plan.budget,
             seconds=crew.ended - crew.began,
             guests=tuple(guest.result() for guest in crew.guests.values()),
             samples=tuple(sampler.samples) if sampler else (), shared=tuple(sampler.shared) if sampler else (),
             counters=account.get("counters", {}),
-            audit_checks=audit.get("checks", 0), max_drift_frames=max(self._drift, audit.get("max_drift_frames", 0)),
+            audit_checks=account.get("audit", {}).get("checks", 0), max_drift_frames=self._drift(),
             peak_frames=account.get("peak_frames", 0), kernel_peak_bytes=account.get("kernel_peak_bytes", 0),
             problems=self._problems())
+
+    def _drift(self) -> int:
+        """Return the most frames that ledger and kernel were apart, at the audit and over the whole run."""
+        audits = (self._audited, self._crew.account.get("audit", {}))
+        return max(audit.get("max_drift_frames", 0) for audit in audits)
 
     def _problems(self) -> tuple[str, ...]:
         """Everything that went wrong, in lines for people: the cluster's first, then each guest's."""
@@ -130,8 +133,9 @@ class Phase:
         wrong = sum(guest.report.mismatches for guest in crew.guests.values() if guest.report)
         if wrong:
             found.append(f"{wrong} pages were wrong")
-        if self._drift or crew.account.get("audit", {}).get("max_drift_frames"):
-            found.append("the frame ledger and the kernel's count differ; see audit.max_drift_frames")
+        if self._drift():
+            found.append(f"the frame ledger and the kernel's count were {self._drift()} frames apart")
+        found += dict.fromkeys([*self._audited.get("problems", ()), *crew.account.get("problems", ())])
         if not crew.account and not found:
             found.append(f"{crew.hypervisor.title} gave no account at its end: {crew.hypervisor.how_it_ended()}")
         return tuple(found)

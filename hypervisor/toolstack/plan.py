@@ -29,6 +29,7 @@ class GuestOrder:
     workload: str
     ram: int                    # what the scenario promises
     line: dict[str, Any]
+    exact: bool                 # the baseline may run out of work before its number; the measured run may not
 
     @property
     def operations(self) -> int | None:
@@ -104,4 +105,4 @@ def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, gue
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
             "weight": guest.weight, "options": guest.options, "seed": scenario.table.seed * 1000 + number,
             "seconds": work.seconds, "operations": work.operations, "limit_seconds": work.limit_seconds}
-    return GuestOrder(guest.name, guest.workload, guest.ram, line)
+    return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

@@ -140,7 +140,7 @@ def check_budget(budget: int, guests: int, where: str) -> None:
     """Refuse a budget in which `guests` guests could not even stand still."""
     floor = FLOOR_BYTES + guests * FLOOR_PAGES_A_GUEST * PAGE_SIZE
     if budget < floor:
-        raise UsageProblem(f"{where}: {format_size(budget)} is below the floor; at least {format_size(floor)} "
-                           f"(1 MiB, and {FLOOR_PAGES_A_GUEST} pages for each of {guests} guests)")
+        raise UsageProblem(f"{where}: {format_size(budget)} is below the floor; use at least {floor >> 10} KiB "
+                           f"(1 MiB, and {FLOOR_PAGES_A_GUEST} pages for each guest)")
     if budget % PAGE_SIZE:
         raise UsageProblem(f"{where}: {budget} bytes are no whole pages; use a multiple of 4 KiB")

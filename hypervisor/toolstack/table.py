@@ -52,26 +52,26 @@ def header(summary: Mapping[str, Any], schemes: str) -> Text:
 
 def plain_table(*columns: str, title: str) -> Table:
     """Return an empty table: its first column reads from the left, the others are figures."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
     for n, column in enumerate(columns):
-        table.add_column(column, justify="left" if n == 0 else "right", no_wrap=True)
+        table.add_column(column, justify="left" if n == 0 else "right", overflow="fold")
     return table
 
 
 def _guests(summary: Mapping[str, Any]) -> Table:
     table = plain_table("guest", "workload", "RAM MiB", "operations", "ops/s", "slow-down", "verified", "wrong",
-                        "RSS MiB", "ended", title="guests (RSS: mean of the whole process)")
+                        "RSS MiB", title="guests (RSS: mean of the whole process)")
     for guest in summary["guests"]:
         table.add_row(
             guest["name"], guest["workload"], _ram(guest), number(guest["operations"]),
             number(guest["operations_per_s"]), ratio(guest["slowdown"]), number(guest["pages_verified"]),
-            number(guest["mismatches"]), mib(guest["rss_bytes"]["mean"]), ending(guest["exit_status"]))
+            number(guest["mismatches"]), mib(guest["rss_bytes"]["mean"]))
     return table
 
 
 def _ram(guest: Mapping[str, Any]) -> str:
     full, given = mib(guest["ram_bytes"]), mib(guest["ram_given_bytes"])
-    return full if full == given else f"{given} of {full}"
+    return full if full == given else f"{given}/{full}"
 
 
 def _memory(summary: Mapping[str, Any]) -> Table:
@@ -125,17 +125,17 @@ def _waits(guests: list[dict[str, Any]]) -> str:
     return "; ".join(parts)
 
 
-def verdict(summary: Mapping[str, Any]) -> Text:
+def verdict(summary: Mapping[str, Any], label: str = "verdict") -> Text:
     guests = summary["guests"]
     if summary["problems"]:
-        return Text(f"verdict: FAILED: {'; '.join(summary['problems'])}", style="bold red")
+        return Text(f"{label}: FAILED: {'; '.join(summary['problems'])}", style="bold red")
     verified = sum(guest["pages_verified"] for guest in guests)
     rss = summary["rss"]
     slowest = max((guest["slowdown"] or 0.0 for guest in guests), default=0.0)
     gain = "saving not measured"
     if rss["saved_by"]:
-        gain = f"saved {percent(rss['saved_percent'])} ({format_size(rss['saved_bytes'])}, by {rss['saved_by']})"
-    return Text(f"verdict: {number(verified)} pages verified, none wrong; {gain}; slow-down at most {ratio(slowest)}",
+        gain = f"saved {percent(rss['saved_percent'])} ({format_size(rss['saved_bytes'])}, {rss['saved_by']})"
+    return Text(f"{label}: {number(verified)} pages verified, none wrong; {gain}; slow-down up to {ratio(slowest)}",
                 style="bold green")
 
 
@@ -157,9 +157,3 @@ def percent(value: float | None) -> str:
 
 def less(before: float | None, after: float | None) -> float | None:
     return 100.0 * (before - after) / before if before and after is not None else None
-
-
-def ending(status: int | None) -> str:
-    if status is None:
-        return DASH
-    return f"signal {-status}" if status < 0 else f"status {status}" if status else "well"

@@ -47,10 +47,10 @@ class FakeCluster:
         self.answers: dict[str, Callable[[], dict[str, Any]]] = {}
 
     def phase(self, *behaviours: str, hypervisor: str = "well", operations: int | None = 100, limit: float = 60.0,
-              note: str = "") -> Phase:
+              note: str = "", exact: bool = True) -> Phase:
         """Return a phase with a guest for each behaviour, named a, b, c ..."""
         cluster = f"fake-{os.getpid()}-{secrets.token_hex(4)}"
-        orders = tuple(self._order(cluster, chr(ord("a") + n), behaviour, operations, limit, note)
+        orders = tuple(self._order(cluster, chr(ord("a") + n), behaviour, operations, limit, note, exact)
                        for n, behaviour in enumerate(behaviours))
         plan = PhasePlan("swap", cluster, 64 * MIB, {"cluster": cluster}, orders, self._folder)
         means = Means(self._interruption, journal=self.journal, hypervisor=[*FAKE, "hypervisor", hypervisor],
@@ -58,17 +58,17 @@ class FakeCluster:
         return Phase(plan, means)
 
     def _order(self, cluster: str, name: str, behaviour: str, operations: int | None, limit: float,
-               note: str) -> GuestOrder:
+               note: str, exact: bool) -> GuestOrder:
         line = {"cluster": cluster, "name": name, "ram": 16 * MIB, "options": {"behave": behaviour, "note": note},
                 "operations": operations, "seconds": None, "limit_seconds": limit}
-        return GuestOrder(name, "stress", 16 * MIB, line)
+        return GuestOrder(name, "stress", 16 * MIB, line, exact)
 
-    def _call(self, cluster: str, question: dict[str, Any]) -> dict[str, Any]:
+    def _call(self, _cluster: str, question: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(question["call"])
         if question["call"] in self.answers:
             return self.answers[question["call"]]()
         if question["call"] == "audit":
-            return {"drift": {"a": 0, "heap": 0}}
+            return {"checks": 4, "max_drift_frames": 0, "drifts": [], "problems": []}
         return {"kernel_bytes": 4096, "counters": {"discards": 3}, "audit": {"checks": 1, "max_drift_frames": 0},
                 "guests": [{"name": "a", "counters": {"operations": 42}}]}
 

@@ -5,6 +5,7 @@
 A fake guest holds a connection to its fake hypervisor, as a real one does, and leaves when that breaks.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -58,6 +59,10 @@ def hypervisor(behaviour: str) -> None:
     if behaviour == "junk":
         print("warning: this is no event", flush=True)
     say("ready", pid=os.getpid())
+    if behaviour == "gives-up":
+        door.accept()
+        say("refused", error="frame 7 has two owners")
+        sys.exit(2)
     if behaviour == "stops-by-itself":
         door.accept()
         stopped("")
@@ -71,7 +76,8 @@ def stopped(behaviour: str) -> None:
     if behaviour != "no-account":
         drift = 3 if behaviour == "drifts" else 0
         say("stopped", counters={"discards": 7, "hypercalls": 11}, audit={"checks": 5, "max_drift_frames": drift},
-            peak_frames=100, kernel_peak_bytes=409600)
+            peak_frames=100, kernel_peak_bytes=409600,
+            problems=["a lost page"] if behaviour == "loses" else [])
     os._exit(0)
 
 
@@ -102,9 +108,20 @@ def guest() -> None:
 
 
 def leave_with_the_hypervisor(link: socket.socket) -> None:
-    link.recv(1)
+    with contextlib.suppress(ConnectionError):
+        link.recv(1)
     print("the hypervisor is gone", file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def interrupt_by(signum: int) -> None:
+    os.kill(os.getppid(), signum)
+    forever()
+
+
+def less_when_measured(order: dict[str, Any]) -> None:
+    """Do well in the baseline, whose cluster's name ends in -0, and fall short in the next run."""
+    done(order, operations=order["operations"] - (not order["cluster"].endswith("-0")))
 
 
 def refuse(options: dict[str, Any]) -> None:
@@ -115,11 +132,6 @@ def refuse(options: dict[str, Any]) -> None:
 def fail_at_start(options: dict[str, Any]) -> None:
     print("Traceback\nMemoryError: no room", file=sys.stderr, flush=True)
     os._exit(3)
-
-
-def interrupt(options: dict[str, Any]) -> None:
-    os.kill(os.getppid(), signal.SIGTERM)
-    forever()
 
 
 def leave_a_child(options: dict[str, Any]) -> None:
@@ -148,8 +160,12 @@ def hang_deaf(order: dict[str, Any]) -> None:
 
 STARTS = {
     "refuses": refuse, "fails-at-start": fail_at_start, "killed-at-start": lambda options: kill_self(),
-    "hangs-at-start": lambda options: forever(), "interrupts-us": interrupt, "leaves-a-child": leave_a_child,
-    "ready-twice": lambda options: say("ready"), "done-before-go": lambda options: say("done"),
+    "hangs-at-start": lambda options: forever(), "interrupts-us": lambda options: interrupt_by(signal.SIGTERM),
+    "sends-SIGTERM": lambda options: interrupt_by(signal.SIGTERM),
+    "sends-SIGINT": lambda options: interrupt_by(signal.SIGINT),
+    "leaves-a-child": leave_a_child,
+    "ready-twice": lambda options: print('{"event": "ready"}\n{"event": "ready"}', flush=True),
+    "done-before-go": lambda options: say("done"),
     "unknown-word": lambda options: say("hello"), "junk": lambda options: print("[1, 2]", flush=True),
     "junk-flood": lambda options: print("x" * (2 << 20), flush=True),
     "not-text": lambda options: os.write(1, b"\xff\xfe\x00\n"),
@@ -163,6 +179,8 @@ AT_WORK = {
     "not-a-number": lambda order: done(order, seconds=float("nan")),
     "a-text": lambda order: done(order, pages_verified="many"),
     "a-truth": lambda order: done(order, mismatches=False),
+    "less-when-measured": less_when_measured,
+    "idle": lambda order: done(order, operations=0),
     "more": lambda order: done(order, operations=1 + (order["operations"] or 100)),
     "less": lambda order: done(order, operations=order["operations"] - 1),
     "gave-up": lambda order: done(order, operations=1, seconds=order["limit_seconds"]),

@@ -1,0 +1,130 @@
+"""The kernel of one guest: builds its parts over the guest's memory, and hands out files and memory.
+
+Rule 1: one thread of control owns a kernel.  So no page is in use by two at once, a discarded page can be reused
+        at once (R31 needs no grace period), and nothing comes between make_stable and make_volatile (R35).
+Rule 2: the kernel takes all of the guest's memory: nobody else may touch it.
+Rule 3: what the scheme does not offer is not used: no hint is sent, no pool is made.  A pool that is refused is done
+        without; pages then go to the disk alone.
+"""
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from guests.cleancache import Cleancache
+from guests.disk import Disk
+from guests.frontswap import Frontswap
+from guests.kernel.anon import Anon
+from guests.kernel.audit import check_hints, check_lists, check_pages
+from guests.kernel.cache import PageCache
+from guests.kernel.core import build_core
+from guests.kernel.file import File
+from guests.kernel.inode import Inode
+from guests.kernel.lists import ActiveInactive, ExactLru
+from guests.kernel.readahead import largest_window
+from guests.kernel.rebuildable import Rebuild, Rebuildable
+from guests.kernel.reclaim import Reclaim
+from guests.kernel.swap import SwapSpace
+from guests.kernel.swapper import Swapper
+from guests.kernel.writeback import Writeback
+from shm.abi import PAGE_SIZE
+from shm.errors import TmemRefused, UsageProblem
+
+if TYPE_CHECKING:
+    from guests.guest import Guest
+    from guests.tmem import Pool
+
+
+class Kernel:
+    """A guest's kernel.  `cache_pages`: a textbook LRU page cache of just so many pages, without read-ahead."""
+
+    def __init__(self, guest: "Guest", swap: Disk | None = None, cache_pages: int | None = None) -> None:
+        self.guest = guest
+        self.core = build_core(guest)
+        self._check_cache_pages(cache_pages)
+        self._inodes: list[Inode] = []
+        self._regions: list[Rebuildable] = []
+        self._cleancaches: dict[Disk, Cleancache] = {}
+        lists = ActiveInactive(self.core.pages) if cache_pages is None else ExactLru(self.core.pages)
+        self._window = largest_window(guest.pages) if cache_pages is None else 1
+        self._writeback = Writeback(self.core)
+        self._cache = PageCache(self.core, lists, self._writeback, cache_pages)
+        self._swapper = Swapper(self.core, SwapSpace(swap, self._new_frontswap(swap)))
+        self.core.allocator.reclaim = Reclaim(self.core, self._cache, self._swapper, self._regions).free_pages
+
+    def open(self, disk: Disk, start: int = 0, pages: int | None = None, size: int | None = None) -> File:
+        """Make a file of `pages` blocks of a disk from `start` on (all that follow), `size` bytes long (or all)."""
+        limit = disk.pages - start if pages is None else pages
+        length = limit * PAGE_SIZE if size is None else size
+        if not (0 <= start <= start + limit <= disk.pages and 0 <= length <= limit * PAGE_SIZE):
+            raise ValueError(f"a file of {length} bytes in {limit} blocks from {start} on does not fit a disk of "
+                             f"{disk.pages} blocks")
+        inode = Inode(len(self._inodes) + 1, disk, start, limit, length, self._cleancache(disk))
+        self._inodes.append(inode)
+        return File(self.core, self._cache, self._writeback, inode, self._window)
+
+    def anon(self, pages: int) -> Anon:
+        """Make an anonymous region of `pages` pages that read zero."""
+        return Anon(self.core, self._swapper, pages)
+
+    def rebuildable(self, pages: int, rebuild: Rebuild) -> Rebuildable:
+        """Make a region whose pages `rebuild(indexes)` computes, (n, 4096) uint8, the same each time."""
+        region = Rebuildable(self.core, pages, rebuild)
+        self._regions.append(region)
+        return region
+
+    @property
+    def free_pages(self) -> int:
+        return self.core.allocator.free_pages
+
+    def sync(self) -> None:
+        """Write back every dirty page of every file."""
+        for inode in self._inodes:
+            self._writeback.sync(inode)
+
+    def check(self) -> None:
+        """Raise BrokenInvariant unless the kernel's structures agree with one another and with the page states."""
+        self.core.allocator.check()
+        self._writeback.check()
+        self._swapper.check()
+        check_pages(self.core, self._inodes, self._swapper, self._regions)
+        check_lists(self.core, self._cache, self._swapper, self._regions)
+        check_hints(self.core, self.guest)
+
+    def close(self) -> None:
+        """Write back what is dirty and destroy the pools.  Disks are their maker's to close."""
+        self.sync()
+        for cleancache in self._cleancaches.values():
+            cleancache.close()
+        self._swapper.swap.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+    def _cleancache(self, disk: Disk) -> Cleancache:
+        """Return the disk's cleancache: one pool a file system."""
+        if disk not in self._cleancaches:
+            self._cleancaches[disk] = Cleancache(self._new_pool("cleancache", persistent=False), self.core.counters)
+        return self._cleancaches[disk]
+
+    def _new_frontswap(self, swap: Disk | None) -> Frontswap | None:
+        pool = self._new_pool("frontswap", persistent=True) if swap else None
+        return Frontswap(pool, swap.pages, self.core.counters) if swap and pool else None
+
+    def _new_pool(self, feature: str, persistent: bool) -> "Pool | None":
+        if feature not in self.guest.features:
+            return None
+        try:
+            return self.guest.tmem.new_pool(persistent=persistent)
+        except TmemRefused:
+            return None
+
+    def _check_cache_pages(self, cache_pages: int | None) -> None:
+        most = self.guest.pages - self.core.allocator.marks.high
+        if cache_pages is not None and not 1 <= cache_pages <= most:
+            raise UsageProblem(f"a page cache of {cache_pages} pages does not fit a guest of {self.guest.pages}: "
+                               f"use 1 to {most}, or give the guest more ram")

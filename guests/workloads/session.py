@@ -1,0 +1,158 @@
+"""One run of a guest, from the order to the last line.
+
+    order -> attach -> prepare -> "ready" -> go -> work -> finish -> "done" -> quit
+
+Standard input brings the order, "go" and "quit", a line each.  Standard output carries nothing but events, one JSON
+object a line:
+
+    {"event": "ready"}                            memory is filled, the work may begin
+    {"event": "done", "operations", "seconds", "pages_verified", "mismatches"}
+    {"event": "failed", "error": one line}        a wrong page, or anything else that ends the work
+
+Exit status: 0 done; 1 failed, or the hypervisor is gone; 2 the order cannot be carried out; 128 + n after signal n.
+"""
+
+import json
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from guests.disk import Disk
+from guests.kernel import Kernel
+from guests.workloads import load
+from guests.workloads.leave import END_OF_INPUT, Departure, Leave, Reason, complain
+from guests.workloads.order import Order, options_of, order_of
+from shm.abi import PAGE_SIZE
+from shm.counters import Count
+from shm.errors import HypervisorGone, MemcommonsError, UsageProblem
+
+if TYPE_CHECKING:
+    from guests.guest import Guest
+    from guests.workloads.base import Workload
+
+ORDER_SECONDS = 60.0            # for the order to come
+GO_SECONDS = 3600.0             # for go to come: other guests may still be preparing
+SWAP_FACTOR = 2                 # the guest's swap disk, in its whole memory, at least
+
+Connect = Callable[..., "Guest"]
+
+
+def run(connect: Connect) -> int:
+    """Serve one order; return the exit status."""
+    departure = Departure("guest")
+    departure.watch_signals()
+    departure.watch_input()
+    try:
+        order = order_of(_order_line(departure))
+        departure.title = f"guest {order.name!r}"
+        _serve(order, departure, connect)
+    except Leave as leave:
+        return _left(departure, leave.reason)
+    except HypervisorGone as gone:
+        return _left(departure, Reason(1, str(gone)))
+    except UsageProblem as problem:
+        complain(str(problem))
+        return 2
+    except MemcommonsError as error:
+        return _failed(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(f"{type(error).__name__}: {error}")
+    return 0
+
+
+def _order_line(departure: Departure) -> str | None:
+    try:
+        return departure.line(ORDER_SECONDS)
+    except Leave as leave:
+        if leave.reason is END_OF_INPUT:
+            return None
+        raise
+
+
+def _left(departure: Departure, reason: Reason) -> int:
+    departure.say(reason)
+    return reason.status
+
+
+def _failed(error: str) -> int:
+    try:
+        say("failed", error=" ".join(error.split()))
+    except Leave:
+        complain(error)
+    return 1
+
+
+def say(event: str, **facts: Any) -> None:
+    """Write one event; Leave when nobody reads it."""
+    line = memoryview((json.dumps({"event": event, **facts}) + "\n").encode())
+    try:
+        while line:
+            line = line[os.write(1, line):]
+    except OSError:
+        raise Leave(Reason(1, "standard output was closed")) from None
+
+
+def _serve(order: Order, departure: Departure, connect: Connect) -> None:
+    """Attach and work.  What was opened is closed whatever happens, the guest last."""
+    kind, options = load(order.workload), options_of(order.name, order.workload, order.options)
+    try:
+        kind.check(options)
+    except UsageProblem as problem:
+        raise UsageProblem(f"guest {order.name!r}: {problem}") from None
+    with ExitStack() as open_things:
+        guest = connect(order.cluster, order.name, ram=order.ram, max_mem=order.max_mem, weight=order.weight)
+        open_things.callback(guest.close)
+        open_things.callback(departure.dismiss)      # its own leaving looks like the hypervisor's from here
+        departure.watch_hypervisor(guest.wait_gone)
+        workload = kind(options, order.seed)
+        open_things.callback(workload.close)
+        swap = open_things.enter_context(_swap_disk(order, workload, guest))
+        kernel = Kernel(guest, swap, cache_pages=workload.cache_pages)
+        workload.prepare(kernel, guest, departure.going_on)
+        _perform(order, workload, departure)
+        kernel.close()
+
+
+def _swap_disk(order: Order, workload: "Workload", guest: "Guest") -> Disk:
+    memory = max(order.ram, order.max_mem or 0) // PAGE_SIZE
+    return Disk.create(max(SWAP_FACTOR * memory, workload.anonymous_pages), guest.counters,
+                       reads=Count.GUEST_SWAP_READS, writes=Count.GUEST_SWAP_WRITES)
+
+
+def _perform(order: Order, workload: "Workload", departure: Departure) -> None:
+    """Work on go, report, and hold on to all memory until quit."""
+    say("ready")
+    _await(departure, "go", GO_SECONDS)
+    operations, seconds = work(order, workload, departure.going_on)
+    workload.finish()
+    workload.kernel.check()
+    departure.work_is_done()
+    counters = workload.guest.counters
+    say("done", operations=operations, seconds=seconds, pages_verified=int(counters[Count.PAGES_VERIFIED]),
+        mismatches=int(counters[Count.MISMATCHES]))
+    _await(departure, "quit", None)
+
+
+def _await(departure: Departure, word: str, seconds: float | None) -> None:
+    line = departure.line(seconds)
+    if line is None:
+        raise UsageProblem(f"{departure.title}: {word!r} did not come on standard input within {seconds:.0f} s")
+    if line.strip() != word:
+        raise UsageProblem(f"{departure.title}: {line[:60]!r} came on standard input; {word!r} was expected")
+
+
+def work(order: Order, workload: "Workload", going_on: Callable[[], None]) -> tuple[int, float]:
+    """Do operations until they are enough, or time or the work is over; return how many, and the seconds they took."""
+    step, wanted, done = workload.step, order.operations, 0
+    began = monotonic()
+    until = began + min(order.limit_seconds, order.seconds or order.limit_seconds)
+    while done != wanted and monotonic() < until:
+        going_on()
+        if not step():
+            break
+        done += 1
+    return done, monotonic() - began
