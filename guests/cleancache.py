@@ -10,7 +10,7 @@ Rule 3: the handle of a page is (inode number, index of the page in its file).  
 says too much rather than too little: the host forgets pages and does not say so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +28,7 @@ class Cleancache:
     def __init__(self, pool: "Pool | None", counters: memoryview) -> None:
         self._pool = pool
         self._counters = counters
-        self._there: dict[int, bytearray] = {}       # inode -> one byte an index: may it be in the pool?
+        self._there: dict[int, set[int]] = {}        # inode -> indexes that may be in the pool
 
     @property
     def on(self) -> bool:
@@ -41,18 +41,17 @@ class Cleancache:
         page = self._pool.get(inode, index)
         self._counters[Count.CLEANCACHE_GETS] += 1
         self._counters[Count.CLEANCACHE_HITS] += page is not None
-        self._forget(inode, index)
+        self._there_of(inode).discard(index)
         return page
 
     def get_many(self, inode: int, indexes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Take pages of one file out of the pool: (hit, pages), (n,) bool and (n, 4096) uint8."""
+        """Take pages of one file out of the pool: (hit, pages), (n,) bool and (n, 4096) uint8; `indexes` ascend."""
         if self._pool is None or indexes[-1] > U32:
             return np.zeros(len(indexes), bool), np.empty((len(indexes), PAGE_SIZE), np.uint8)
         hit, pages = self._pool.get_many(inode, indexes)
         self._counters[Count.CLEANCACHE_GETS] += len(indexes)
         self._counters[Count.CLEANCACHE_HITS] += int(np.count_nonzero(hit))
-        for index in indexes:
-            self._forget(inode, index)
+        self._there_of(inode).difference_update(indexes)
         return hit, pages
 
     def put_many(self, handles: Sequence[tuple[int, int]], pages: np.ndarray) -> None:
@@ -64,32 +63,29 @@ class Cleancache:
         self._counters[Count.CLEANCACHE_PUTS] += len(fits)
         for at, kept in zip(fits, stored, strict=True):
             if kept:
-                self._remember(*handles[at])
+                self._there_of(handles[at][0]).add(handles[at][1])
 
-    def invalidate(self, inode: int, indexes: Sequence[int] | range) -> None:
+    def invalidate(self, inode: int, indexes: Iterable[int]) -> None:
         """Make sure that gets of these pages miss (T103)."""
-        there = self._there.get(inode)
-        if there is None or self._pool is None:
-            return
-        stale = [index for index in indexes if index < len(there) and there[index]]
-        if not stale:
+        there = self._there_of(inode)
+        stale = sorted(there.intersection(indexes))
+        if not stale or self._pool is None:
             return
         self._pool.flush_many(inode, stale)
         self._counters[Count.CLEANCACHE_INVALIDATES] += len(stale)
-        for index in stale:
-            there[index] = 0
+        there.difference_update(stale)
 
     def invalidate_from(self, inode: int, index: int) -> None:
         """Make sure that gets of this page and all after it miss; from 0 on it is one flush of the object (T104)."""
-        there = self._there.get(inode)
-        if there is None or self._pool is None:
+        there = self._there_of(inode)
+        if not there or self._pool is None:
             return
         if index:
-            self.invalidate(inode, range(index, len(there)))
+            self.invalidate(inode, [other for other in there if other >= index])
             return
         self._pool.flush_object(inode)
-        del self._there[inode]
         self._counters[Count.CLEANCACHE_INVALIDATES] += 1
+        there.clear()
 
     def close(self) -> None:
         """Destroy the pool, and with it every page."""
@@ -105,13 +101,5 @@ class Cleancache:
         oids[:, 0] = [inode for inode, _ in handles]
         return pool.put_many(oids, [index for _, index in handles], pages)
 
-    def _remember(self, inode: int, index: int) -> None:
-        there = self._there.setdefault(inode, bytearray())
-        if index >= len(there):
-            there.extend(bytes(index + 1 - len(there)))
-        there[index] = 1
-
-    def _forget(self, inode: int, index: int) -> None:
-        there = self._there.get(inode)
-        if there is not None and index < len(there):
-            there[index] = 0
+    def _there_of(self, inode: int) -> set[int]:
+        return self._there.setdefault(inode, set())

@@ -59,8 +59,11 @@ class Guest:
         return cls(cluster, name, size // PAGE_SIZE, max(size, most) // PAGE_SIZE, weight)
 
     def _attach(self, pages: int, max_pages: int, weight: int) -> tuple[dict[str, Any], list[int]]:
-        door.send(self._link, {"call": "attach", "abi": ABI_VERSION, "name": self.name, "pages": pages,
-                               "max_pages": max_pages, "weight": weight})
+        try:
+            door.send(self._link, {"call": "attach", "abi": ABI_VERSION, "name": self.name, "pages": pages,
+                                   "max_pages": max_pages, "weight": weight})
+        except OSError as error:
+            raise HypervisorGone(f"the hypervisor hung up: {error}") from error
         reply, fds = door.receive(self._link)
         if "error" in reply:
             raise UsageProblem(reply["error"])

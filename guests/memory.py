@@ -75,7 +75,7 @@ class Memory:
         """Store `data` into a page from `offset` on."""
         self._check_part(gfn, offset, len(data))
         map_, start = self.map, gfn * PAGE_SIZE + offset
-        source = memoryview(data)
+        source = memoryview(data)                    # type: ignore[arg-type]  # an array has a buffer
         while True:
             with map_.lock:
                 access = map_.access_one(gfn)

@@ -70,7 +70,7 @@ class Pool:
         if len(page) != PAGE_SIZE:
             raise ValueError(f"a page is {PAGE_SIZE} bytes, not {len(page)}")
         words, index = _words(oid), _index(index)
-        self.client.transfer.first[:] = memoryview(page)
+        self.client.transfer.first[:] = memoryview(page)     # type: ignore[arg-type]  # an array has a buffer
         return self._checked(self.client.call(Op.PUT_PAGE, self.number, *words, index)) == Status.OK
 
     def get(self, oid: Oid, index: int) -> bytes | None:

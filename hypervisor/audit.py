@@ -14,7 +14,7 @@ from hypervisor.domains import Domain
 from hypervisor.ledger import HEAP, Ledger
 from hypervisor.tmem.heap import Heap
 from shm.abi import PAGE_SIZE
-from shm.arena import runs
+from shm.arena import no_room, runs
 from shm.errors import UsageProblem
 
 
@@ -61,7 +61,10 @@ class Audit:
 
 def probe(heap: Heap) -> None:
     """Refuse a /dev/shm whose accounts cannot be trusted: one page must cost one page (no huge pages, no host swap)."""
-    heap.object.allocate([(0, 1)])
+    try:
+        heap.object.allocate([(0, 1)])
+    except OSError as error:
+        raise no_room(1, error) from error
     resident = heap.object.resident()
     heap.object.punch([(0, 1)])
     if resident != 1:

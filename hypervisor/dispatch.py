@@ -20,7 +20,12 @@ from shm.errors import BadHypercall
 Answer = tuple[int, int]     # status, value
 # Operation and pool of an entry, as one number.
 _HEADS = np.dtype({"names": ["head"], "formats": ["<u8"], "offsets": [0], "itemsize": ENTRY.itemsize})
-_PAGE_OPS = (Op.PUT_PAGE, Op.GET_PAGE, Op.FLUSH_PAGE)
+# What an entry of a multicall may ask, and where it is counted: asked, and done.
+_COUNTED: dict[int, tuple[HostCount, HostCount | None]] = {
+    Op.PUT_PAGE: (HostCount.TMEM_PUTS, HostCount.TMEM_PUTS_STORED),
+    Op.GET_PAGE: (HostCount.TMEM_GETS, HostCount.TMEM_HITS),
+    Op.FLUSH_PAGE: (HostCount.TMEM_FLUSHES, None),
+}
 
 
 class Dispatch:
@@ -85,6 +90,8 @@ class Dispatch:
         return self.store.create_pool(domain.number, request.arguments[0])
 
     def _destroy_pool(self, domain: Domain, request: Request) -> Answer:
+        if not self.tmem:
+            return Status.ENODEV, 0
         return self.store.destroy_pool(domain.number, request.arguments[0]), 0
 
     def _put(self, domain: Domain, request: Request) -> Answer:
@@ -125,41 +132,35 @@ class Dispatch:
     def _group(self, domain: Domain, entries: np.ndarray) -> np.ndarray:
         """Carry out neighbours of one operation on one pool."""
         op, pool, slots = int(entries["op"][0]), int(entries["pool"][0]), entries["slot"].astype(np.int64)
-        if op not in _PAGE_OPS:
+        if op not in _COUNTED:
             return np.full(len(entries), Status.EINVAL, np.int32)
         oids, indexes = entries["oid"], entries["index"].astype(np.uint64)
         if slots.max() >= MULTICALL_LIMIT or _repeats(oids, indexes):
-            return self._one_by_one(domain, op, pool, entries)
-        match op:
-            case Op.PUT_PAGE:
-                statuses = self.store.put_many(domain.number, pool, oids, indexes, _rows(domain.transfer.pages, slots))
-                domain.counts[HostCount.TMEM_PUTS] += len(entries)
-                domain.counts[HostCount.TMEM_PUTS_STORED] += np.count_nonzero(statuses == Status.OK)
-            case Op.GET_PAGE:
-                statuses = self.store.get_many(domain.number, pool, oids, indexes, domain.transfer.pages, slots)
-                domain.counts[HostCount.TMEM_GETS] += len(entries)
-                domain.counts[HostCount.TMEM_HITS] += np.count_nonzero(statuses == Status.OK)
-            case _:
-                statuses = self.store.flush_many(domain.number, pool, oids, indexes)
-                domain.counts[HostCount.TMEM_FLUSHES] += len(entries)
+            statuses = self._one_by_one(domain, op, pool, entries)
+        elif op == Op.PUT_PAGE:
+            statuses = self.store.put_many(domain.number, pool, oids, indexes, _rows(domain.transfer.pages, slots))
+        elif op == Op.GET_PAGE:
+            statuses = self.store.get_many(domain.number, pool, oids, indexes, domain.transfer.pages, slots)
+        else:
+            statuses = self.store.flush_many(domain.number, pool, oids, indexes)
+        asked, done = _COUNTED[op]
+        domain.counts[asked] += len(entries)
+        if done is not None:
+            domain.counts[done] += np.count_nonzero(statuses == Status.OK)
         return statuses
 
-    def _one_by_one(self, domain: Domain, op: int, pool: int, entries: np.ndarray) -> list[int]:
+    def _one_by_one(self, domain: Domain, op: int, pool: int, entries: np.ndarray) -> np.ndarray:
         """Carry out entries of which two name one handle, or one names no page of the buffer (EFAULT; T28b, T37)."""
-        return [self._one(domain, op, pool, entry) for entry in entries]
+        return np.array([self._one(domain, op, pool, entry) for entry in entries], np.int32)
 
     def _one(self, domain: Domain, op: int, pool: int, entry: np.void) -> int:
         oid, index, slot = entry["oid"].tolist(), int(entry["index"]), int(entry["slot"])
         page = domain.transfer.pages[slot] if slot < MULTICALL_LIMIT else None
         if op == Op.PUT_PAGE:
-            domain.counts[HostCount.TMEM_PUTS] += 1
             return self.store.put(domain.number, pool, oid, index, page)
         if op == Op.FLUSH_PAGE:
             return self.store.flush_page(domain.number, pool, oid, index)
-        if page is None:
-            return Status.EFAULT
-        domain.counts[HostCount.TMEM_GETS] += 1
-        return self.store.get(domain.number, pool, oid, index, page)
+        return Status.EFAULT if page is None else self.store.get(domain.number, pool, oid, index, page)
 
 
 def _groups(entries: np.ndarray) -> list[slice]:

@@ -7,6 +7,7 @@ trusted.  A domain costs 8 bytes a page: usage and content (shared, 1 each), swa
 import os
 import socket
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 
@@ -88,7 +89,9 @@ class Domain:
         return False
 
     def unlock(self) -> None:
-        self.map.lock.release()
+        """Release the state lock; one that the guest has set to its maximum (EOVERFLOW) is as free as can be."""
+        with suppress(OSError):
+            self.map.lock.release()
 
     @property
     def keeps_lock_too_long(self) -> bool:
@@ -99,21 +102,24 @@ def make_domain(number: int, name: str, pid: int, link: socket.socket, pages: in
                 cluster_stem: str) -> Domain:
     """Make a guest's objects and its domain; UsageProblem, with nothing left behind, when there is no room."""
     stem = f"{cluster_stem}.g{number}"
-    pidfd, objects = os.pidfd_open(pid), dict[str, SharedObject]()
+    pidfd, objects, queues = os.pidfd_open(pid), dict[str, SharedObject](), list[posix_ipc.MessageQueue]()
     try:
         _make_objects(stem, pages, objects)
-        queues = HostEnd(make_queue(f"{stem}.req"), make_queue(f"{stem}.rep"))
+        for end in names.QUEUES:
+            queues.append(make_queue(f"{stem}.{end}"))
         lock = StateLock(posix_ipc.Semaphore(f"/{stem}.lock", posix_ipc.O_CREX, mode=0o600, initial_value=1))
     except BaseException:
         for fd in (pidfd, *(made.fd for made in objects.values())):
             os.close(fd)
+        for queue in queues:
+            queue.close()
         names.forget_guest(stem)
         raise
     usage, content = (objects[kind].map()[:pages] for kind in ("usage", "content"))
     content[:] = ZERO
     return Domain(
         number=number, name=name, pid=pid, pidfd=pidfd, weight=weight, max_pages=max_pages, stem=stem, link=link,
-        ram=objects["ram"], objects=objects, map=StateMap(usage, content, lock), queues=queues,
+        ram=objects["ram"], objects=objects, map=StateMap(usage, content, lock), queues=HostEnd(*queues),
         transfer=Transfer(objects["transfer"].map()), counters=attach_counters(objects["count"].map().data),
         slots=np.full(pages, NO_SLOT, np.int32), grace=Grace(pages),
     )

@@ -11,7 +11,10 @@ that does not parse, or asks for what cannot be, is answered with one clear line
 import os
 import socket
 from collections.abc import Callable
+from reprlib import repr as brief  # of what others sent: neither long nor deep
 from typing import Any
+
+import posix_ipc
 
 from hypervisor.domains import Domain, make_domain
 from shm import door
@@ -75,7 +78,7 @@ class Gate:
                 return self._leave(link)
             if isinstance(call, str) and call in self.orders:
                 return self.orders[call](message), ()
-            raise UsageProblem(f"unknown call {call!r}; this hypervisor knows attach, {', '.join(self.orders)}")
+            raise UsageProblem(f"unknown call {brief(call)}; this hypervisor knows attach, {', '.join(self.orders)}")
         except UsageProblem as error:
             return {"error": str(error)}, ()
 
@@ -98,7 +101,10 @@ class Gate:
         name, pages, max_pages, weight = self._checked(message)
         if link.fileno() not in self._links:
             raise UsageProblem("this connection is a guest's already")
-        domain = make_domain(self._guests, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem)
+        try:
+            domain = make_domain(self._guests, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem)
+        except (OSError, posix_ipc.Error) as error:          # it died while it asked, no descriptors left, ...
+            raise UsageProblem(f"guest {name!r} cannot be attached: {error}") from error
         self._guests += 1
         del self._links[link.fileno()]
         self.admitted(domain)
@@ -117,22 +123,22 @@ class Gate:
 
     def _checked(self, message: dict[str, Any]) -> tuple[str, int, int, int]:
         if message.get("abi") != ABI_VERSION:
-            raise UsageProblem(f"ABI version {message.get('abi')!r} of the guest, {ABI_VERSION} of the hypervisor: "
-                               f"both must be of one release")
+            raise UsageProblem(f"ABI version {brief(message.get('abi'))} of the guest, {ABI_VERSION} of the "
+                               f"hypervisor: both must be of one release")
         name, pages = message.get("name"), message.get("pages")
         max_pages, weight = message.get("max_pages"), message.get("weight")
         if not isinstance(name, str) or not 0 < len(name) <= GUEST_NAME_LIMIT or not name.isprintable():
-            raise UsageProblem(f"guest name {name!r}: use 1 to {GUEST_NAME_LIMIT} printable characters")
+            raise UsageProblem(f"guest name {brief(name)}: use 1 to {GUEST_NAME_LIMIT} printable characters")
         if any(domain.name == name for domain in self.domains.values()):
             raise UsageProblem(f"a guest named {name!r} is attached already; choose another name")
         bounds = (("pages", pages, 1, MAX_GUEST_PAGES), ("max_pages", max_pages, 1, MAX_GUEST_PAGES),
                   ("weight", weight, 0, 1 << 16))
         for what, value, least, most in bounds:
             if type(value) is not int or not least <= value <= most:
-                raise UsageProblem(f"guest {name!r}: {what} {value!r} is not a number from {least} to {most}")
+                raise UsageProblem(f"guest {name!r}: {what} {brief(value)} is not a number from {least} to {most}")
         if len(self.domains) >= MAX_GUESTS:
             raise UsageProblem(f"{MAX_GUESTS} guests are attached, and no more are possible")
-        return name, pages, max(pages, max_pages), weight    # type: ignore[return-value]
+        return name, pages, max(pages, max_pages), weight    # type: ignore[return-value,type-var]
 
     def close(self) -> None:
         """Close the door and every connection that is no guest's."""

@@ -39,6 +39,7 @@ from shm.errors import BadHypercall
 
 TICK_S = 0.1                 # the kernel's count is sampled so often
 AUDIT_S = 1.0                # ... and held against the ledger so often
+SURE_PAGES = 512             # frames that persistent pages leave to each guest's memory, where there is a swap disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,16 @@ class Machine:
         return made
 
     def _allowance(self, owner: int) -> int:
-        """Return how many persistent pages a guest may still put: RAM it holds and these stay within max_mem (T67)."""
+        """Return how many persistent pages a guest may still put.
+
+        RAM that it holds and these stay within its max_mem (T67), and all guests' persistent pages, which nobody can
+        take back, leave the frames that guests' memory must always find: all of it where there is no swap disk.
+        """
         held = self.ledger.held.get(owner, 0) + self.store.pages_of(owner, persistent=True)
-        return self.domains[owner].max_pages - held
+        sure = sum(domain.pages if self.swap is None else min(domain.pages, SURE_PAGES)
+                   for domain in self.domains.values())
+        room = self.ledger.budget - sure - self.reclaim.low - self.store.persistent
+        return min(self.domains[owner].max_pages - held, room)
 
     # guests come and go
 
@@ -162,9 +170,9 @@ class Machine:
     def run(self) -> None:
         """Serve until told to stop."""
         while not self.stopping:
-            for fd, _ in self._wait():
-                callback = self._watched.get(fd)             # an event before may have taken it away
-                if callback:
+            # Race: an event before may have closed a later one's descriptor, and its number may be another's by now.
+            for fd, callback in [(fd, self._watched[fd]) for fd, _ in self._wait()]:
+                if self._watched.get(fd) is callback:
                     callback()
             self.reclaim.background()
             if monotonic() >= self._next_tick:
@@ -209,6 +217,8 @@ class Machine:
             self.end(domain, "it took frames that were not granted")
         for domain in list(self.domains.values()):
             self.cmm2.settle(domain)
+            if domain.lock_missed_since is not None and domain.lock():   # given back since, maybe long ago
+                domain.unlock()
             if domain.keeps_lock_too_long:
                 self.end(domain, "it kept its state lock too long")
 

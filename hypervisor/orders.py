@@ -1,6 +1,7 @@
 """The orders that people give through the door: what each answers is a plain map."""
 
 from collections.abc import Callable
+from reprlib import repr as brief  # of what others sent: neither long nor deep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Orders:
         """Describe the cluster, and the guests from number `from` on; `next` is where to ask on, if anywhere."""
         machine, start = self.machine, message.get("from", 0)
         if type(start) is not int:
-            raise UsageProblem(f"list: from {start!r} is not a number")
+            raise UsageProblem(f"list: from {brief(start)} is not a number")
         numbers = [number for number in sorted(machine.domains) if number >= start]
         shown, rest = numbers[:GUESTS_A_MESSAGE], numbers[GUESTS_A_MESSAGE:]
         return self.summary() | {
@@ -73,7 +74,7 @@ class Orders:
         size, machine = message.get("bytes"), self.machine
         most = len(machine.heap.pages)
         if type(size) is not int or not LEAST_BUDGET <= size // PAGE_SIZE <= most:
-            raise UsageProblem(f"budget {size!r} bytes: use {LEAST_BUDGET * PAGE_SIZE >> 10} KiB "
+            raise UsageProblem(f"budget {brief(size)} bytes: use {LEAST_BUDGET * PAGE_SIZE >> 10} KiB "
                                f"to {most * PAGE_SIZE >> 20} MiB")
         before, old = machine.ledger.used, machine.ledger.budget
         machine.ledger.budget = size // PAGE_SIZE

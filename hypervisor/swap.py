@@ -50,8 +50,8 @@ class SwapDisk:
 
     def release(self, slots: np.ndarray) -> None:
         """Give slots back, each once."""
-        if not self.taken[slots].all():
-            raise BrokenInvariant(f"swap slots freed twice: {slots[~self.taken[slots]][:4]}")
+        if not self.taken[slots].all() or len(set(slots.tolist())) < len(slots):
+            raise BrokenInvariant(f"swap slots freed twice: among {slots[:4]}")
         self.taken[slots] = False
         self.used -= len(slots)
 

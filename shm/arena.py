@@ -34,16 +34,22 @@ def _libc() -> ctypes.CDLL:
 
 
 def runs(pages: np.ndarray) -> list[tuple[int, int]]:
-    """Return sorted page numbers, all different, as runs (first, count)."""
+    """Return page numbers as runs (first, count) of ascending neighbours, in the order given."""
     if not len(pages):
         return []
-    first, count = int(pages[0]), len(pages)
-    if int(pages[-1]) - first == count - 1:
-        return [(first, count)]
-    ends = np.flatnonzero(pages[1:] - pages[:-1] != 1) + 1
+    breaks = pages[1:] - pages[:-1] != 1
+    if not breaks.any():
+        return [(int(pages[0]), len(pages))]
+    ends = np.flatnonzero(breaks) + 1
     starts = np.concatenate(([0], ends))
     counts = np.diff(np.concatenate((starts, [len(pages)])))
     return list(zip(pages[starts].tolist(), counts.tolist(), strict=True))
+
+
+def no_room(pages: int, error: OSError) -> UsageProblem:
+    """Return what to tell the person when /dev/shm does not hold `pages` more."""
+    return UsageProblem(f"no room in {SHM_FOLDER} for {pages * PAGE_SIZE >> 10} KiB ({error.strerror}); "
+                        f"enlarge it (mount -o remount,size=...; docker run --shm-size=...)")
 
 
 class SharedObject:
@@ -67,8 +73,7 @@ class SharedObject:
         except OSError as error:
             made.close()
             made.unlink()
-            raise UsageProblem(f"no room in {SHM_FOLDER} for {pages * PAGE_SIZE >> 10} KiB ({error.strerror}); "
-                               f"enlarge it (mount -o remount,size=...; docker run --shm-size=...)") from error
+            raise no_room(pages, error) from error
         return made
 
     def map(self, writable: bool = True) -> np.ndarray:

@@ -92,7 +92,11 @@ class GuestEnd:
     def _send_patiently(self, message: bytes) -> None:
         room = select.poll()
         room.register(self.requests.mqd, select.POLLOUT)
-        if not room.poll(CALL_DEADLINE_S * 1000):
+        room.register(self.door.fileno(), select.POLLIN)
+        ready = dict(room.poll(CALL_DEADLINE_S * 1000))
+        if self.door.fileno() in ready:
+            raise HypervisorGone("the hypervisor is gone: its end of the door is closed")
+        if not ready:
             raise HypervisorGone(f"the hypervisor took no request for {CALL_DEADLINE_S:g} s")
         self.requests.send(message)
 

@@ -27,9 +27,10 @@ def _address(cluster: str, uid: int) -> str:
 
 def listen(cluster: str) -> socket.socket:
     """Open the door of `cluster`; UsageProblem when a living hypervisor has that name."""
+    address = _address(cluster, os.geteuid())
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
-        door.bind(_address(cluster, os.geteuid()))
+        door.bind(address)
     except OSError as error:
         door.close()
         raise UsageProblem(f"cluster name {cluster!r} is in use: choose another, or stop that cluster with "
@@ -41,11 +42,11 @@ def listen(cluster: str) -> socket.socket:
 
 def connect(cluster: str, timeout: float = DEADLINE_S) -> socket.socket:
     """Return a connection to `cluster`; UsageProblem when none is running."""
-    for uid in dict.fromkeys((os.geteuid(), 0)):
+    for address, uid in [(_address(cluster, uid), uid) for uid in dict.fromkeys((os.geteuid(), 0))]:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         link.settimeout(timeout)
         try:
-            link.connect(_address(cluster, uid))
+            link.connect(address)
         except OSError:
             link.close()
             continue

@@ -101,7 +101,8 @@ def remove(items: list[Leftover]) -> list[Leftover]:
     unlink = {"queue": posix_ipc.unlink_message_queue, "semaphore": posix_ipc.unlink_semaphore,
               "memory": posix_ipc.unlink_shared_memory}
     removed = []
-    for item in sorted(items, key=lambda item: (list(unlink).index(item.kind), item.name.endswith(("ram", "cluster")))):
+    for item in sorted(items, key=lambda item: (list(unlink).index(item.kind), item.name.endswith(".cluster"),
+                                                item.name.endswith(".ram"))):
         try:
             unlink[item.kind]("/" + item.name)
         except (posix_ipc.ExistentialError, posix_ipc.PermissionsError):

@@ -177,7 +177,7 @@ class PageCache:
         if len(data) == PAGE_SIZE:
             return data.reshape(1, PAGE_SIZE)
         self._core.counters[_MISSES] += 1
-        page = self.fetch(inode, [index]).copy()
+        page = np.zeros((1, PAGE_SIZE), np.uint8) if index in inode.holes else self.fetch(inode, [index]).copy()
         page[0, offset:offset + len(data)] = data
         return page
 
@@ -235,16 +235,18 @@ class PageCache:
         """Put clean pages on their way out into cleancache: those that are still there, one batch a disk."""
         by_cache: dict[Cleancache, list[int]] = {}
         for gfn in gfns:
-            cleancache = self._inode(gfn).cleancache
-            if cleancache.on:
-                by_cache.setdefault(cleancache, []).append(gfn)
+            by_cache.setdefault(self._inode(gfn).cleancache, []).append(gfn)
         for cleancache, group in by_cache.items():
-            lost = self._core.hints.make_stable(group)
-            there = [gfn for gfn in group if gfn not in lost]
-            if not there:
-                continue
-            with suppress(OutOfMemory):              # the host is so full that it cannot even page one in: let them go
-                cleancache.put_many([self._handle(gfn) for gfn in there], self._core.memory.read_many(there))
+            if cleancache.on:
+                self._put(cleancache, group)
+
+    def _put(self, cleancache: Cleancache, gfns: Sequence[int]) -> None:
+        lost = self._core.hints.make_stable(gfns)
+        there = [gfn for gfn in gfns if gfn not in lost]
+        if not there:
+            return
+        with suppress(OutOfMemory):                  # the host is so full that it cannot page one in: let them go
+            cleancache.put_many([self._handle(gfn) for gfn in there], self._core.memory.read_many(there))
 
     def _free(self, gfns: Sequence[int]) -> None:
         for gfn in gfns:

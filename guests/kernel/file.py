@@ -66,6 +66,7 @@ class File:
     def _within(self, index: int, start: int, length: int) -> bytes:
         gfn = self._cache.find(self.inode, index)
         if gfn is None:
+            self._check(index, 1)
             page = self._cache.fill(self.inode, [index], self._ahead(index, [index]))
             content: bytes = page[0, start:start + length].tobytes()
         else:
@@ -102,14 +103,13 @@ class File:
 
     def _ahead(self, first: int, missing: Sequence[int]) -> list[int]:
         """Return the pages to read along with the missing ones of a request that began at `first`."""
-        self._check(missing[0], 1)
-        if self._limit <= 1:
-            return []
         sequential = first in (0, self._last + 1) or missing[0] == self._ahead_end
         self._window = next_window(self._window, len(missing), sequential, self._limit)
         behind = missing[-1] + 1
-        end = min(behind + self._window - len(missing), self.inode.pages)
-        cached = self.inode.cached
+        self._ahead_end = behind + self._window - len(missing)
+        if self._ahead_end == behind:
+            return []
+        end, cached = min(self._ahead_end, self.inode.pages), self.inode.cached
         self._ahead_end = next((index for index in range(behind, end) if index in cached), end)
         return list(range(behind, self._ahead_end))
 

@@ -42,7 +42,11 @@ class Hints:
 
     def allocated(self, gfns: Sequence[int]) -> None:
         """Make pages stable that come off the free list (R40)."""
-        if self.unused:
+        if not self.unused:
+            return
+        if len(gfns) == 1:
+            self._essa_one(Essa.SET_STABLE, gfns[0])
+        else:
             self._essa(Essa.SET_STABLE, gfns)
 
     def freed(self, gfns: Sequence[int]) -> None:
@@ -54,6 +58,9 @@ class Hints:
 
     def make_volatile(self, gfns: Sequence[int]) -> None:
         """Wish that pages be volatile; those that a fact forbids, or that are so already, are passed over."""
+        if len(gfns) == 1:
+            self.make_volatile_one(gfns[0])
+            return
         chosen = self._willing(gfns) if self.volatile else []
         if not chosen:
             return

@@ -93,8 +93,7 @@ class Swapper:
             self._with_room(old, self._core.memory.write_many, old, pages[there])
             self.lists.touch_many(old)
         if len(old) < len(indexes):
-            with self._core.pages.held(old):
-                self._new(region, indexes[~there], pages[~there], clean=False)
+            self._new(region, indexes[~there], pages[~there], clean=False)
             self._release(region, indexes[~there])
 
     def drop(self, gfns: Sequence[int]) -> None:

@@ -108,7 +108,7 @@ class Writeback:
         """Write one batch of one disk, sorted by block."""
         core, disk = self._core, self._inode(gfns[0]).disk
         with self._under_way(gfns):
-            pages = core.memory.read_many(gfns)
+            pages = core.allocator.with_room(gfns, core.memory.read_many, gfns)
             disk.write_many([self._place(gfn)[1] for gfn in gfns], pages)
             core.memory.clear_dirty(gfns)
         for gfn in gfns:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Annotated, ClassVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from guests.workloads.base import GoingOn, Options, Workload, pages_of, sized
 from guests.workloads.choice import Skewed
@@ -32,6 +32,13 @@ class AnalyticsOptions(Options):
     updates: Fraction = 0.15                          # of all operations
     queries: Fraction = 0.35                          # of all operations; the rest are scans
     theta: Annotated[float, Field(ge=0, le=2)] = 0.4  # skew of the choice of blocks and columns
+
+    @model_validator(mode="after")
+    def _shares(self) -> "AnalyticsOptions":
+        if self.updates + self.queries > 1:
+            raise ValueError(f"updates and queries are {self.updates + self.queries:g} of all operations together; "
+                             "at most 1")
+        return self
 
 
 def words(pages: np.ndarray) -> np.ndarray:

@@ -1,15 +1,17 @@
 """The reasons to leave, and the certainty of leaving in time, whatever the guest's own thread is doing.
 
     SIGTERM, SIGINT      leave quietly, with 143 or 130
-    end of input         whoever ordered the work is gone: nobody will say "quit"
+    end of input         whoever ordered the work is gone, and has not said "quit"
     hypervisor gone      memory and pools are lost: one line, and 1
 
 Rule 1: the first reason counts, and is only noted: the thread that works looks at it between two operations
         (`going_on`), so that nothing is torn in the middle.
 Rule 2: a thread that does not look within GRACE_SECONDS is not waited for: the process ends where it is.  Its memory
         and its lock are the hypervisor's to take back.
-Rule 3: the three threads wait in the kernel and use no processor.  Signals are blocked everywhere else, so that no
-        system call of the guest is ever interrupted.
+Rule 3: the three threads wait in the kernel and use no processor.
+Rule 4: signals are blocked in the thread that works, so that none of its system calls is ever interrupted.  They cannot
+        be waited for with sigwait: numpy's threads are older than the mask, and one of them would take the signal.  So
+        a handler's wake-up pipe tells the watching thread, whichever thread the kernel chose.
 """
 
 import os
@@ -23,6 +25,7 @@ from queue import Empty, SimpleQueue
 GRACE_SECONDS = 2.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 INPUT_BYTES = 1 << 16
+LAST_WORD = "quit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,14 @@ class Departure:
     # -- the watching threads
 
     def watch_signals(self) -> None:
-        """Call it in the main thread, before any other thread starts: all threads inherit the mask."""
+        """Call it in the main thread, before it starts others of its own: they inherit the mask."""
+        told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        for number in SIGNALS:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(tell)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        _start("signals", self._signals)
+        _start("signals", self._signals, told)
 
     def watch_input(self, fd: int = 0) -> None:
         _start("input", self._input, fd)
@@ -105,19 +113,20 @@ class Departure:
         """`wait_gone()` returns once the hypervisor is gone."""
         _start("hypervisor", self._hypervisor, wait_gone)
 
-    def _signals(self) -> None:
-        number = signal.sigwait(SIGNALS)
-        self._leave(Reason(128 + number))
+    def _signals(self, told: int) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self._leave(Reason(128 + os.read(told, 1)[0]))
 
     def _input(self, fd: int) -> None:
-        rest = b""
+        last, rest = "", b""
         while chunk := _read(fd):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self._lines.put(line.decode(errors="replace"))
+                self._lines.put(last := line.decode(errors="replace"))
         if rest:
-            self._lines.put(rest.decode(errors="replace"))
-        self._leave(self._end_of_input)
+            self._lines.put(last := rest.decode(errors="replace"))
+        if last.strip() != LAST_WORD:                # else all is said that will be: a file with all three lines
+            self._leave(self._end_of_input)
 
     def _hypervisor(self, wait_gone: Callable[[], bool]) -> None:
         wait_gone()
@@ -133,6 +142,10 @@ class Departure:
         threading.Event().wait(GRACE_SECONDS)
         self.say(reason)
         self._end(reason.status)
+
+
+def _noted(number: int, frame: object) -> None:
+    """Do nothing: the wake-up pipe has told it already."""
 
 
 def _read(fd: int) -> bytes:

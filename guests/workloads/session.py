@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from guests.disk import Disk
 from guests.kernel import Kernel
 from guests.workloads import load
-from guests.workloads.leave import END_OF_INPUT, Departure, Leave, Reason, complain
+from guests.workloads.leave import END_OF_INPUT, LAST_WORD, Departure, Leave, Reason, complain
 from guests.workloads.order import Order, options_of, order_of
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
@@ -98,7 +98,7 @@ def say(event: str, **facts: Any) -> None:
 
 def _serve(order: Order, departure: Departure, connect: Connect) -> None:
     """Attach and work.  What was opened is closed whatever happens, the guest last."""
-    kind, options = load(order.workload), options_of(order.name, order.workload, order.options)
+    options, kind = options_of(order.name, order.workload, order.options), load(order.workload)
     try:
         kind.check(options)
     except UsageProblem as problem:
@@ -134,7 +134,7 @@ def _perform(order: Order, workload: "Workload", departure: Departure) -> None:
     counters = workload.guest.counters
     say("done", operations=operations, seconds=seconds, pages_verified=int(counters[Count.PAGES_VERIFIED]),
         mismatches=int(counters[Count.MISMATCHES]))
-    _await(departure, "quit", None)
+    _await(departure, LAST_WORD, None)
 
 
 def _await(departure: Departure, word: str, seconds: float | None) -> None:

@@ -1,7 +1,7 @@
 """Read a block trace: open, guess the format, decode, and number its pages densely.
 
 Rule 1: whatever is in the file, `read_trace` returns a Trace or raises UsageProblem with one line that names the file
-        and the line or the byte.  Damage behind the last reference that was asked for is not looked at.
+        and the line or the byte.  Damage behind the last reference that was asked for is nobody's business.
 Rule 2: the file is read in blocks, so that the head of a large trace costs its head only.
 Rule 3: `pages` are dense, 0 <= page < distinct, in the order of the trace's own numbers: neighbours stay neighbours.
 """
@@ -37,7 +37,7 @@ class Trace(NamedTuple):
 
 
 class _Damage(Exception):
-    """`line` of a block of lines, or `record` of a block of records, counted from 0, and why."""
+    """Which line of a block it is, counted from 0, and why, where the line's shape does not say it."""
 
     def __init__(self, at: int, why: str = "") -> None:
         super().__init__(at, why)
@@ -134,7 +134,9 @@ def _from_lines(path: Path, known: Lines, block: bytes, stream: IO[bytes]) -> It
         try:
             yield references(decode_lines(known, whole))
         except _Damage as damage:
-            text = whole.split(b"\n")[damage.at].decode(errors="replace")
+            lines = whole.split(b"\n")
+            yield references(decode_lines(known, b"\n".join(lines[:damage.at])))
+            text = lines[damage.at].decode(errors="replace")
             raise UsageProblem(f"trace {path}, line {line + damage.at}: {text[:60]!r} is not {known.shape}"
                                f"{damage.why}") from None
         line += whole.count(b"\n") + 1
@@ -146,14 +148,11 @@ def _from_records(path: Path, known: Records, block: bytes, stream: IO[bytes]) -
     while block:
         block += stream.read(-len(block) % size)
         records = np.frombuffer(block, known.dtype, count=len(block) // size)
-        try:
-            if len(records):
-                yield references(decode_records(known, records))
-            if len(block) % size:
-                raise _Damage(len(records), ": the file ends in the middle of it")
-        except _Damage as damage:
-            raise UsageProblem(f"trace {path}, byte {offset + damage.at * size}: what is there is not {known.shape}"
-                               f"{damage.why}") from None
+        bad = first_damaged(known, records)
+        yield references(known.decode(records[:bad]))
+        if bad < len(records) or len(block) % size:
+            why = "" if bad < len(records) else ": the file ends in the middle of it"
+            raise UsageProblem(f"trace {path}, byte {offset + bad * size}: what is there is not {known.shape}{why}")
         offset += len(block)
         block = stream.read(BLOCK)
 
@@ -179,14 +178,11 @@ def _columns(known: Lines, matches: list[bytes] | list[tuple[bytes, ...]]) -> li
     return list(table[table[:, 0] != b""].T)
 
 
-def decode_records(known: Records, records: np.ndarray) -> Requests:
-    bad = np.flatnonzero(~known.whole(records))
-    if not len(bad):
-        requests = known.decode(records)
-        bad = np.flatnonzero(~_credible(requests))
-    if len(bad):
-        raise _Damage(int(bad[0]))
-    return requests
+def first_damaged(known: Records, records: np.ndarray) -> int:
+    """Return the number of the first record that cannot be true; how many there are when all can."""
+    bad = ~known.whole(records)
+    bad |= ~_credible(known.decode(records))
+    return int(bad.argmax()) if bad.any() else len(records)
 
 
 def _credible(requests: Requests) -> np.ndarray:

@@ -3,7 +3,7 @@
 Rule 1: a checksum of the latest content written to each page is kept here, in ordinary memory.  A page that comes back
         different is a wrong page at once, before SQLite sees it.
 Rule 2: SQLite writes whole pages of 4096 bytes, and reads within one page; anything else is refused.
-Rule 3: there is one file.  Journal and temporary tables stay in SQLite's memory; nothing else may be opened.
+Rule 3: there is one file, opened once at a time.  Journal and temporary tables stay in SQLite's memory.
 
 Where pages are kept is a Store: the image while the database is built, the guest kernel's page cache afterwards.
 The checksums are made by the writes alone, so what the image or the cache does to a page cannot fool them.
@@ -22,6 +22,8 @@ from shm.errors import BrokenInvariant
 
 if TYPE_CHECKING:
     from guests.kernel import File
+
+ZERO_SUM = zlib.crc32(bytes(PAGE_SIZE))
 
 
 class Store(Protocol):
@@ -75,6 +77,7 @@ class DatabaseFile:
     def __init__(self, store: Store, most_pages: int) -> None:
         self.store, self._most = store, most_pages
         self.proof: Proof | None = None
+        self.is_open = False                 # written by the file system that opens it, and by xClose
         self._sums = array("L")              # one a page of the database: crc32 of its latest content
 
     @property
@@ -100,13 +103,13 @@ class DatabaseFile:
 
     def xWrite(self, data: bytes, offset: int) -> None:
         index, inside = divmod(offset, PAGE_SIZE)
-        if inside or len(data) != PAGE_SIZE or index > len(self._sums):
-            raise BrokenInvariant(f"SQLite wrote {len(data)} bytes at {offset} of {self.pages} pages: no whole page")
+        if inside or len(data) != PAGE_SIZE:
+            raise BrokenInvariant(f"SQLite wrote {len(data)} bytes at {offset}: no whole page")
         if index >= self._most:
             raise apsw.FullError(f"the database has grown beyond its disk of {self._most} pages")
         self.store.write(index, data)
-        if index == len(self._sums):
-            self._sums.append(0)
+        if index >= len(self._sums):         # pages may come in any order: those between read zero until they come
+            self._sums.extend([ZERO_SUM] * (index + 1 - len(self._sums)))
         self._sums[index] = zlib.crc32(data)
 
     def xTruncate(self, size: int) -> None:
@@ -139,6 +142,7 @@ class DatabaseFile:
 
     def xClose(self) -> None:
         """Keep all: the next connection goes on with the same file."""
+        self.is_open = False
 
 
 class DatabaseVFS(apsw.VFS):
@@ -150,8 +154,9 @@ class DatabaseVFS(apsw.VFS):
 
     # apsw takes any object that has VFSFile's methods; its own class would need a file of the machine behind it.
     def xOpen(self, name: Any, flags: list[int]) -> DatabaseFile:  # type: ignore[override]  # noqa: ARG002
-        if not flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
-            raise apsw.CantOpenError("there is one file, the database")
+        if self._file.is_open or not flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
+            raise apsw.CantOpenError("there is one file, the database, and one connection")
+        self._file.is_open = True
         return self._file
 
     def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: ARG002

@@ -89,6 +89,7 @@ def _turn(sweep: _Sweep, census: Census, choice: _Choice) -> None:
     at = len(owners) if sweep.hand.owner == EPHEMERAL else int(np.searchsorted(owners, sweep.hand.owner))
     if at < len(owners) and owners[at] != sweep.hand.owner:
         sweep.hand = Hand(owners[at])
+    start = sweep.hand
     # One visit more than two revolutions: the first may begin in the middle of a guest.
     for visit in range(at, at + REVOLUTIONS * len(ring) + 1):
         if sweep.missing <= 0:
@@ -101,6 +102,8 @@ def _turn(sweep: _Sweep, census: Census, choice: _Choice) -> None:
         if sweep.missing > 0:
             following = ring[(visit + 1) % len(ring)]
             sweep.hand = Hand(EPHEMERAL if following is None else following.owner)
+    if sweep.missing > 0:
+        sweep.hand = start                                       # whole revolutions end where they began
 
 
 def _visit_guest(sweep: _Sweep, guest: Holding, choice: _Choice) -> None:

@@ -147,7 +147,7 @@ class Index:
             free = open_[there >= DELETED]
             self.table[at[free]] = numbers[free]
             won = self.table[at[open_]] == numbers[open_]
-            self._used_slots += np.count_nonzero(there[won] == EMPTY)
+            self._used_slots += int(np.count_nonzero(there[won] == EMPTY))
             self.slot_of[numbers[open_[won]]] = at[open_[won]]
             open_ = open_[~won]
             at[open_] = at[open_] + 1 & mask

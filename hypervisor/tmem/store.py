@@ -43,6 +43,10 @@ class Store:
     def ephemeral(self) -> int:
         return self.catalogue.ages.count
 
+    @property
+    def persistent(self) -> int:
+        return len(self.catalogue) - self.ephemeral
+
     def pages_of(self, owner: int, persistent: bool) -> int:
         return sum(pool.pages for pool in self.pools.of(owner) if pool.persistent == persistent)
 

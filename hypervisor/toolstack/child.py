@@ -143,7 +143,7 @@ class Child:
         assert self.status is not None
         if self.status < 0:
             return f"{self.title} was killed by signal {-self.status}"
-        said = f": {self.tail[-1]}" if self.tail else ""
+        said = f": {self.tail[-1].removeprefix(self.what + ': ')}" if self.tail else ""
         return f"{self.title} ended with status {self.status}{said}"
 
 

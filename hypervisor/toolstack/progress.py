@@ -39,7 +39,8 @@ class BarProgress(Progress):
                             f"{format_size(plan.budget)}", highlight=False)
         self._plan = plan
         self._bars = Bars(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-                          TimeElapsedColumn(), console=self._console, transient=True)
+                          TimeElapsedColumn(), console=self._console, transient=True,
+                          refresh_per_second=2)
         self._guests = {guest.name: self._bars.add_task(guest.name, total=1.0, note="prepares")
                         for guest in plan.guests}
         self._memory = self._bars.add_task("memory", total=plan.budget, note="")

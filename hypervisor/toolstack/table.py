@@ -121,14 +121,16 @@ def _waits(guests: list[dict[str, Any]]) -> str:
         waited = {guest["name"]: guest["waits_s"].get(cause, 0.0) for guest in guests}
         worst = max(waited, key=waited.__getitem__)
         if waited[worst]:
-            parts.append(f"{cause} {sum(waited.values()):.2f} s (most {worst}: {waited[worst]:.2f} s)")
+            parts.append(f"{cause} {sum(waited.values()):.2f} s ({worst} {waited[worst]:.2f})")
     return "; ".join(parts)
 
 
 def verdict(summary: Mapping[str, Any], label: str = "verdict") -> Text:
     guests = summary["guests"]
-    if summary["problems"]:
-        return Text(f"{label}: FAILED: {'; '.join(summary['problems'])}", style="bold red")
+    first, *more = summary["problems"] or [""]
+    if first:
+        others = f" (and {len(more)} more, on standard error)" if more else ""
+        return Text(f"{label}: FAILED: {first}{others}", style="bold red")
     verified = sum(guest["pages_verified"] for guest in guests)
     rss = summary["rss"]
     slowest = max((guest["slowdown"] or 0.0 for guest in guests), default=0.0)

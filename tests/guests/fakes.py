@@ -249,3 +249,10 @@ class FakeGuest:
 def _distinct(gfns: list[int]) -> None:
     if len(set(gfns)) != len(gfns):
         raise ValueError("the same page stands twice in one batch")
+
+
+def block_contents(blocks: Iterable[int]) -> np.ndarray:
+    """Return what `new_disk(..., content=True)` writes to these blocks (n, 4096): no two are alike."""
+    numbers = np.fromiter(blocks, np.int64)
+    words = np.arange(PAGE_SIZE // 8, dtype=np.int64) * 0x0101_0307_1133 + 1
+    return (numbers[:, None] * 0x1000_0001 + words[None, :]).view(np.uint8)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,12 +67,15 @@ class Held:
         assert set(ended) == self.expects_ended, ended
         assert self.machine.counts()[HostCount.VOLATILE_SWAP_WRITES] == 0
 
+    def bury_guests(self) -> None:
+        for domain in list(self.machine.domains.values()):
+            self.machine.bury(domain, "stopped")
+
     def bury_all(self) -> None:
         """Close the guests and the machine, and see that frames and slots have all come back."""
         machine = self.machine
         try:
-            for domain in list(machine.domains.values()):
-                machine.bury(domain, "stopped")
+            self.bury_guests()
             assert machine.store.ephemeral == 0
             assert machine.ledger.used == machine.ledger.held.get(HEAP, 0) == machine.heap.spare
             assert machine.swap is None or machine.swap.used == 0
@@ -116,6 +120,12 @@ class Running(Held):
         except TimeoutError:
             raise AssertionError(f"the event loop does not answer: {self.failure!r}") from self.failure
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the loop finds `condition()` true between two events; AssertionError when it never does."""
+        deadline = monotonic() + DEADLINE_S
+        while not self.inside(condition):
+            assert monotonic() < deadline, "it never came true"
+
     def guest(self, name: str = "g", pages: int = 16, max_pages: int | None = None, weight: int = 1) -> Guest:
         """Attach a guest of this process; it is closed at the end."""
         most = None if max_pages is None else max_pages * PAGE_SIZE
@@ -130,19 +140,26 @@ class Running(Held):
     def stop(self) -> None:
         """Audit, stop the loop, close everything."""
         try:
-            if self.failure is None:
+            if self.thread.is_alive():
                 self.inside(self.prove_sound)
+                for guest in self.guests:
+                    guest.close()
         finally:
             self.machine.stopping = True
             os.eventfd_write(self._bell, 1)
             self.thread.join(DEADLINE_S)
-            for guest in self.guests:
-                guest.close()
             self.machine.unwatch(self._bell)
             os.close(self._bell)
-            self.bury_all()
+            self._close_all()
         if self.failure is not None:
             raise self.failure
+
+    def _close_all(self) -> None:
+        try:
+            self.bury_all()
+        finally:
+            for guest in self.guests:                # those of a machine that failed: their connections are closed now
+                guest.close()
 
 
 @pytest.fixture

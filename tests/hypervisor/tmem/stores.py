@@ -34,7 +34,8 @@ def a_heap(budget: int = 1024, pages: int = 4096) -> Iterator[Heap]:
 
 
 @contextmanager
-def a_store(budget: int = 1024, cap: int = 0, allowance: Callable[[int], int] = lambda owner: PLENTY) -> Iterator[Store]:
+def a_store(budget: int = 1024, cap: int = 0,
+            allowance: Callable[[int], int] = lambda owner: PLENTY) -> Iterator[Store]:
     """A store of at most `budget` frames.  Short of one, it evicts its oldest ephemeral pages, as many as are missing.
 
     Whatever was done to it, it is sound at the end, and the kernel agrees.

@@ -94,7 +94,7 @@ def test_growth_keeps_ids_and_keys(bulk):
 
 @pytest.mark.parametrize("bulk", [False, True], ids=["one by one", "in bulk"])
 def test_tombstones_are_swept_out_without_growth(bulk):
-    """A small set that changes for ever: marks of removed keys fill the table, and must neither be found nor pile up."""
+    """A small set that changes for ever: marks of removed keys must neither be found nor pile up."""
     pair = Pair(Index(words=2))
     for round_ in range(200):
         keys = [(round_, n) for n in range(20)]

@@ -89,7 +89,7 @@ def guest() -> None:
     behaviour = options.get("behave", "well")
     link = socket.socket(socket.AF_UNIX)
     link.connect("\0memcommons-fake/" + order["cluster"])
-    threading.Thread(target=leave_with_the_hypervisor, args=(link,), daemon=True).start()
+    threading.Thread(target=leave_with_the_hypervisor, args=(link, order["name"]), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     STARTS.get(behaviour, lambda options: None)(options)
     say("ready")
@@ -107,10 +107,10 @@ def guest() -> None:
         sys.exit(3)
 
 
-def leave_with_the_hypervisor(link: socket.socket) -> None:
+def leave_with_the_hypervisor(link: socket.socket, name: str) -> None:
     with contextlib.suppress(ConnectionError):
         link.recv(1)
-    print("the hypervisor is gone", file=sys.stderr, flush=True)
+    print(f"guest {name!r}: the hypervisor is gone", file=sys.stderr, flush=True)
     os._exit(1)
 
 

@@ -82,7 +82,7 @@ def test_one_run_shows_its_figures(make):
     assert row(text, "discards")[:3] == ["discards", "7", "1,234,567"]
     assert "tmem hits" in text
     assert "4,321" in text
-    assert "waits:   fault 4.00 s (most bank-1: 2.00 s)" in text
+    assert "waits:   fault 4.00 s (bank-1 2.00)" in text
     assert "audit:   6 checks, ledger and kernel at most 0 frames apart" in text
     assert "peak:    16,000 of 16,384 frames, by the kernel's count 63.0 MiB" in text
     assert "verdict: 1,000 pages verified, none wrong; saved 44.5 % (49.0 MiB, kernel); slow-down up to 6.00" in text
@@ -90,9 +90,10 @@ def test_one_run_shows_its_figures(make):
 
 def test_failed_run_says_so_and_shows_no_gain(make, guest):
     died = guest("bank-1", seconds=None, exit_status=-9)
-    text = printed(one_run(make(guests=(died, guest("bank-2")), problems=("guest 'bank-1' was killed by signal 9",))))
+    problems = ("guest 'bank-1' was killed by signal 9", "another")
+    text = printed(one_run(make(guests=(died, guest("bank-2")), problems=problems)))
     assert row(text, "bank-1")[4:] == ["-", "-", "500", "0", "37.5"]
-    assert "verdict: FAILED: cmm2+tmem: guest 'bank-1' was killed by signal 9" in text
+    assert "verdict: FAILED: cmm2+tmem: guest 'bank-1' was killed by signal 9 (and 1 more, on standard error)" in text
     assert "verified, none wrong" not in text
 
 

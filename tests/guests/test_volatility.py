@@ -1,0 +1,77 @@
+"""What forbids make_volatile: each condition alone, and the array form against the scalar one."""
+
+import numpy as np
+import pytest
+
+from guests import volatility
+from guests.volatility import (
+    ACTIVE,
+    ANONYMOUS,
+    DIRTY,
+    HELD,
+    LISTED,
+    LOCKED,
+    MAPPED,
+    REFERENCED,
+    REFUSALS,
+    SWAP_CACHE,
+    UPTODATE,
+    VOLATILE,
+    WRITEBACK,
+    refusal,
+    willing,
+)
+
+FILE = MAPPED | UPTODATE | LISTED            # a clean page at rest in the page cache
+SWAPPED = FILE | ANONYMOUS | SWAP_CACHE      # a clean page at rest in the swap cache
+
+PAGES = [
+    # what it is,                             facts,                        number in reference 2.3, or None: it may
+    ("clean file page",                       FILE,                         None),
+    ("the same, active",                      FILE | ACTIVE,                None),
+    ("the same, touched",                     FILE | REFERENCED,            None),
+    ("volatile already",                      FILE | VOLATILE,              None),
+    ("clean page of the swap cache",          SWAPPED,                      None),
+    ("dirty",                                 FILE | DIRTY,                 2),
+    ("under write-back",                      FILE | WRITEBACK,             3),
+    ("dirty and under write-back",            FILE | DIRTY | WRITEBACK,     2),
+    ("locked",                                FILE | LOCKED,                4),
+    ("anonymous",                             FILE | ANONYMOUS,             5),
+    ("of no file any more",                   FILE & ~MAPPED,               6),
+    ("being read",                            FILE & ~UPTODATE,             7),
+    ("isolated by reclaim",                   FILE & ~LISTED,               10),
+    ("held",                                  FILE | HELD,                  11),
+    ("page of the swap cache, held",          SWAPPED | HELD,               11),
+    ("free",                                  0,                            6),
+]
+
+
+@pytest.mark.parametrize(("facts", "number"), [row[1:] for row in PAGES], ids=[row[0] for row in PAGES])
+def test_refusal(facts, number):
+    found = refusal(facts)
+    assert (found and found.number) == number
+
+
+def test_every_condition_has_a_page_that_meets_it_alone():
+    alone = {number for _, facts, number in PAGES
+             if sum(facts & row.mask == row.value for row in REFUSALS) == 1}
+    assert alone == {row.number for row in REFUSALS} == {2, 3, 4, 5, 6, 7, 10, 11}
+
+
+def test_the_array_form_says_the_same_of_every_page_there_can_be():
+    everything = np.arange(1 << 12, dtype=np.uint16)
+    assert willing(everything).tolist() == [refusal(facts) is None for facts in range(1 << 12)]
+
+
+def test_a_willing_page_is_clean_or_has_a_copy():
+    """The rule said a second time: what may be lost can be had again, and nobody is at it."""
+    for facts in range(1 << 12):
+        if refusal(facts) is None:
+            assert not facts & (DIRTY | WRITEBACK | LOCKED | HELD)
+            assert facts & (MAPPED | UPTODATE | LISTED) == MAPPED | UPTODATE | LISTED
+            assert bool(facts & SWAP_CACHE) or not facts & ANONYMOUS
+
+
+def test_facts_are_bits_of_their_own():
+    bits = [value for name, value in vars(volatility).items() if name.isupper() and isinstance(value, int)]
+    assert len(bits) == 12 and sorted(bits) == [1 << n for n in range(12)]

@@ -1,0 +1,458 @@
+"""The gate: who is let in, what is refused and in which words, and that a refusal leaves nothing behind."""
+
+import errno
+import mmap
+import os
+import select
+import socket
+import stat
+from contextlib import ExitStack
+
+import posix_ipc
+import pytest
+from peers import ATTACH, Peer, ask
+
+from guests import Guest, OutOfMemory
+from hypervisor import domains, gate
+from hypervisor.machine import Machine, Settings
+from shm import door, names
+from shm.abi import ABI_VERSION, MAX_GUEST_PAGES, PAGE_SIZE
+from shm.errors import HypervisorGone, UsageProblem
+from shm.transfer import TRANSFER_PAGES
+
+DEEP = b"\x91" * 900 + b"\x01"                               # lists in lists, as deep as msgpack reads
+
+
+def refusal(cluster, **changed):
+    with door.connect(cluster) as link:
+        answer, fds = ask(link, ATTACH | changed)
+    assert fds == []
+    return answer["error"]
+
+
+def prove_open(running, name="another"):
+    """The machine goes on: another guest gets in, and its memory works."""
+    guest = running.guest(name)
+    guest.memory.write(3, b"\x77" * PAGE_SIZE)
+    assert guest.memory.read(3) == b"\x77" * PAGE_SIZE
+
+
+def own_names(cluster):
+    return sorted(item.name.split(".", 3)[-1] for item in names.objects(cluster))
+
+
+# What is refused
+
+REFUSALS = {
+    "an older release": ({"abi": 0}, ["ABI version 0 of the guest", f"{ABI_VERSION} of the hypervisor"]),
+    "a newer release": ({"abi": 7}, ["ABI version 7 of the guest", f"{ABI_VERSION} of the hypervisor", "one release"]),
+    "no ABI version": ({"abi": None}, ["ABI version None"]),
+    "an ABI version in words": ({"abi": "1"}, ["ABI version '1'"]),
+    "no name": ({"name": None}, ["guest name None", "1 to 64 printable"]),
+    "an empty name": ({"name": ""}, ["guest name ''", "1 to 64 printable"]),
+    "a name of 65": ({"name": "x" * 65}, ["guest name 'xxx", "1 to 64 printable"]),
+    "a name of two lines": ({"name": "a\nb"}, ["1 to 64 printable"]),
+    "a name that is a number": ({"name": 5}, ["guest name 5"]),
+    "no pages": ({"pages": 0}, ["'liar'", "pages 0", f"1 to {MAX_GUEST_PAGES}"]),
+    "pages below 0": ({"pages": -1}, ["pages -1"]),
+    "too many pages": ({"pages": MAX_GUEST_PAGES + 1}, [f"pages {MAX_GUEST_PAGES + 1}", f"1 to {MAX_GUEST_PAGES}"]),
+    "2^64 - 1 pages": ({"pages": (1 << 64) - 1}, ["pages 1844"]),
+    "pages in words": ({"pages": "16"}, ["pages '16'"]),
+    "half a page": ({"pages": 0.5}, ["pages 0.5"]),
+    "true pages": ({"pages": True}, ["pages True"]),
+    "max_pages in words": ({"max_pages": "many"}, ["max_pages 'many'"]),
+    "max_pages 0": ({"max_pages": 0}, ["max_pages 0"]),
+    "a weight below 0": ({"weight": -1}, ["weight -1", "0 to 65536"]),
+    "a weight beyond": ({"weight": 1 << 20}, ["weight 1048576"]),
+    "a call that nobody knows": ({"call": "detach"}, ["unknown call 'detach'", "attach", "list", "set-budget"]),
+    "no call": ({"call": None}, ["unknown call None"]),
+    "a call that is a list": ({"call": ["attach"]}, ["unknown call ['attach']"]),
+    "leaving without having come": ({"call": "leave"}, ["no guest"]),
+}
+
+
+@pytest.mark.parametrize(("changed", "words"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_is_refused_says_why_in_one_line(machine, changed, words):
+    running = machine()
+    before = own_names(running.cluster)
+    error = refusal(running.cluster, **changed)
+    assert [word for word in words if word not in error] == [], error
+    assert "\n" not in error and len(error) < 300
+    assert own_names(running.cluster) == before
+    prove_open(running)
+
+
+@pytest.mark.parametrize("key", [b"abi", b"name", b"pages", b"weight", b"call", b"bytes", b"from"])
+def test_something_very_deep_is_refused_like_anything_else(machine, key):
+    """Lists nested beyond Python's own depth of repr: an answer, and no end of the hypervisor."""
+    running = machine()
+    call = {b"bytes": "set-budget", b"from": "list"}.get(key, "attach")
+    fields = {name: value for name, value in (ATTACH | {"call": call}).items() if name.encode() != key}
+    packed = b"".join(door.msgpack.packb(part) for pair in fields.items() for part in pair)
+    with door.connect(running.cluster) as link:
+        link.send(bytes([0x81 + len(fields)]) + packed + bytes([0xA0 + len(key)]) + key + DEEP)
+        answer, _ = door.receive(link)
+    assert len(answer["error"]) < 300
+    prove_open(running)
+
+
+def test_a_name_that_is_taken(machine):
+    running = machine()
+    running.guest("bank")
+    assert "'bank' is attached already" in refusal(running.cluster, name="bank")
+    running.guests.pop().close()
+    with Peer(running.cluster, name="bank"):
+        pass                                                 # free again once its guest has left
+
+
+def test_one_guest_too_many(machine, monkeypatch):
+    monkeypatch.setattr(gate, "MAX_GUESTS", 2)
+    running = machine()
+    running.guest("a")
+    running.guest("b")
+    assert "2 guests are attached" in refusal(running.cluster, name="c")
+    running.guests.pop().close()
+    running.guest("c")
+
+
+def test_attaching_twice_over_one_connection(machine):
+    running = machine()
+    with Peer(running.cluster) as peer:
+        assert "guest's already" in ask(peer.link, ATTACH | {"name": "twin"})[0]["error"]
+        assert len(running.machine.domains) == 1
+
+
+def test_max_mem_below_ram_means_ram(machine):
+    running = machine()
+    with Peer(running.cluster, pages=16, max_pages=4):
+        assert running.domain("liar").max_pages == 16
+
+
+# What comes through the door
+
+@pytest.mark.parametrize("junk", [b"\xc1", b"\x00", b"ping", b"\xff" * 60_000, b"\x81\x01\x02", b"\x91" * 50_000],
+                         ids=["no msgpack", "a number", "a text's head", "60,000 bytes", "a numbers map", "very deep"])
+def test_junk_ends_the_connection_and_nothing_else(machine, junk):
+    running = machine()
+    with door.connect(running.cluster) as link:
+        link.send(junk)
+        with pytest.raises(HypervisorGone):
+            door.receive(link)
+    prove_open(running)
+
+
+def test_junk_from_a_guest_ends_that_guest_alone(machine):
+    running = machine()
+    other = running.guest("other")
+    other.memory.write(0, b"\x11" * PAGE_SIZE)
+    with Peer(running.cluster) as peer:
+        peer.link.send(b"\xc1")
+        assert peer.is_cut_off()
+    assert other.memory.read(0) == b"\x11" * PAGE_SIZE
+    assert [domain.name for domain in running.inside(lambda: list(running.machine.domains.values()))] == ["other"]
+
+
+def test_connections_that_say_nothing_keep_nobody_waiting(machine):
+    running = machine()
+    with ExitStack() as silent:
+        for _ in range(40):
+            silent.enter_context(door.connect(running.cluster))
+        prove_open(running)
+
+
+def test_connections_that_hang_up_without_a_word(machine):
+    running = machine()
+    for _ in range(40):
+        door.connect(running.cluster).close()
+    prove_open(running)
+    assert running.inside(lambda: running.machine.gate._links) == {}
+
+
+def is_closed_everywhere(read_end):
+    """Wait until nobody has the other end of a pipe any more; say whether it came to that."""
+    poller = select.poll()
+    poller.register(read_end, select.POLLIN)
+    return bool(poller.poll(20_000)) and os.read(read_end, 1) == b""
+
+
+@pytest.mark.parametrize("count", [1, 8, 30])
+@pytest.mark.parametrize("message", [{"call": "list"}, {"call": "nonsense"}, "junk"], ids=["order", "nonsense", "junk"])
+def test_descriptors_sent_to_us_are_closed(machine, message, count):
+    """Nobody fills the hypervisor's table of descriptors."""
+    running = machine()
+    read_end, write_end = os.pipe()
+    with door.connect(running.cluster) as link:
+        socket.send_fds(link, [b"\xc1" if message == "junk" else door.msgpack.packb(message)], [write_end] * count)
+        os.close(write_end)
+        assert is_closed_everywhere(read_end)
+        os.close(read_end)
+    prove_open(running)
+
+
+# What is handed over
+
+def test_the_content_states_can_be_read_and_not_written(machine):
+    running = machine()
+    with Peer(running.cluster) as peer:
+        fd = peer.content.fd
+        with mmap.mmap(fd, PAGE_SIZE, access=mmap.ACCESS_READ) as seen:
+            assert set(seen[:16]) == {0x03}, "all zero, none resident"
+        with pytest.raises(PermissionError):
+            mmap.mmap(fd, PAGE_SIZE, access=mmap.ACCESS_WRITE)
+        for attempt, *arguments in ((os.pwrite, b"\0", 0), (os.ftruncate, 0), (os.posix_fallocate, 0, 1)):
+            with pytest.raises(OSError) as refused:
+                attempt(fd, *arguments)
+            assert refused.value.errno in (errno.EBADF, errno.EINVAL)
+        assert peer.usage.map()[0] == 0, "its own word it may write"
+        peer.usage.map()[0] = 4
+
+
+def test_what_is_handed_over_has_the_size_it_should(machine):
+    running = machine()
+    with Peer(running.cluster, pages=5000) as peer:
+        sizes = [held.pages for held in (peer.ram, peer.usage, peer.content, peer.buffer, peer.count)]
+        assert sizes == [5000, 2, 2, TRANSFER_PAGES, 1]
+        assert peer.ram.resident() == 0, "RAM costs nothing before it is touched"
+        assert [held.resident() for held in (peer.usage, peer.buffer, peer.count)] == [2, TRANSFER_PAGES, 1]
+
+
+def test_everything_is_the_users_alone(machine):
+    """Mode 0600: other users read nothing, whatever their umask."""
+    running = machine()
+    with Peer(running.cluster) as peer:
+        files = [entry for entry in os.listdir("/dev/shm") if running.machine.stem in entry]
+        assert len(files) == 8, files                        # cluster, heap, five of the guest, and its lock
+        modes = {entry: stat.S_IMODE(os.stat(f"/dev/shm/{entry}").st_mode) for entry in files}
+        assert set(modes.values()) == {0o600}, modes
+        assert {stat.S_IMODE(os.fstat(queue.mqd).st_mode) for queue in (peer.requests, peer.replies)} == {0o600}
+
+
+OTHER_USER = """
+import os, sys
+os.setgid(65534); os.setuid(65534)
+sys.path.insert(0, os.getcwd())
+from shm import door, names
+from shm.errors import MemcommonsError
+stem, cluster = sys.argv[1], sys.argv[2]
+opened = []
+for entry in os.listdir("/dev/shm"):
+    if stem in entry:
+        try:
+            os.close(os.open("/dev/shm/" + entry, os.O_RDONLY)); opened.append(entry)
+        except PermissionError:
+            pass
+import posix_ipc
+for end in ("req", "rep"):
+    try:
+        posix_ipc.MessageQueue(f"/{stem}.g0.{end}"); opened.append(end)
+    except posix_ipc.PermissionsError:
+        pass
+print("opened", opened)
+try:
+    link = door.connect(cluster)
+    door.send(link, {"call": "list"})
+    print("answered", door.receive(link)[0].keys())
+except (MemcommonsError, OSError) as error:
+    print("refused", type(error).__name__)
+print("can remove", [item.name for item in names.leftovers() if stem in item.name and item.kind != "queue"])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_another_user_gets_nothing(machine, python_process):
+    """Trust: objects open to nobody else, orders taken from nobody else."""
+    running = machine()
+    with Peer(running.cluster):
+        child = python_process(OTHER_USER, running.machine.stem, running.cluster)
+        assert child.line() == "opened []"
+        assert child.line().startswith("refused")
+        assert child.line() == "can remove []"
+
+
+# When there is no room
+
+def refuse_allocation(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+
+
+def test_no_room_in_dev_shm_for_a_guest(machine, monkeypatch):
+    running = machine()
+    before = own_names(running.cluster)
+    with monkeypatch.context() as full:
+        refuse_allocation(full)
+        error = refusal(running.cluster)
+    assert "no room in /dev/shm" in error and "--shm-size" in error
+    assert own_names(running.cluster) == before
+    prove_open(running)
+
+
+def test_no_room_in_dev_shm_to_begin_with(new_cluster_name, monkeypatch):
+    name = new_cluster_name()
+    with monkeypatch.context() as full:
+        refuse_allocation(full)
+        with pytest.raises(UsageProblem, match="no room in /dev/shm"):
+            Machine(Settings(name, 64))
+    assert own_names(name) == []
+    Machine(Settings(name, 64)).close()                      # the name is free again
+
+
+def test_no_room_in_dev_shm_for_a_page(machine, monkeypatch):
+    """A frame that the budget has and the machine has not: an error to that guest, and nothing is lost or left."""
+    running = machine()
+    guest = running.guest()
+    guest.memory.write(0, b"\x11" * PAGE_SIZE)
+    pool = guest.tmem.new_pool(persistent=False)
+    with monkeypatch.context() as full:
+        refuse_allocation(full)
+        with pytest.raises(OutOfMemory):
+            guest.memory.write(1, b"\x22" * PAGE_SIZE)
+        assert not pool.put(1, 1, bytes(PAGE_SIZE))
+    assert guest.memory.read(0) == b"\x11" * PAGE_SIZE
+    guest.memory.write(1, b"\x22" * PAGE_SIZE)
+    assert pool.put(1, 1, bytes(PAGE_SIZE))
+
+
+@pytest.mark.parametrize("made", [0, 1], ids=["no queue", "one queue of two"])
+def test_no_more_message_queues(machine, monkeypatch, made):
+    """The queue that was made before the refusal is given back: its bytes count against the user."""
+    running = machine()
+    before, real, calls = own_names(running.cluster), domains.make_queue, iter(range(made))
+
+    def make_queue(name):
+        if next(calls, None) is None:
+            raise UsageProblem("no more message queues: stop other clusters")
+        return real(name)
+
+    with monkeypatch.context() as full:
+        full.setattr(domains, "make_queue", make_queue)
+        assert refusal(running.cluster).startswith("no more message queues")
+    assert own_names(running.cluster) == before
+    for end in names.QUEUES:
+        with pytest.raises(posix_ipc.ExistentialError):
+            posix_ipc.MessageQueue(f"/{running.machine.stem}.g0.{end}")
+    prove_open(running)
+
+
+@pytest.mark.parametrize("error", [lambda: OSError(errno.EMFILE, "Too many open files"),
+                                   lambda: posix_ipc.Error("cannot be had"),
+                                   lambda: ProcessLookupError(errno.ESRCH, "No such process")],
+                         ids=["EMFILE", "posix_ipc", "ESRCH"])
+@pytest.mark.parametrize("step", ["pidfd_open", "Semaphore"])
+def test_whatever_else_cannot_be_had(machine, monkeypatch, step, error):
+    running = machine()
+    before = own_names(running.cluster)
+
+    def refuse(*_, **__):
+        raise error()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(*{"pidfd_open": (os, "pidfd_open"), "Semaphore": (domains.posix_ipc, "Semaphore")}[step], refuse)
+        assert "'liar' cannot be attached" in refusal(running.cluster)
+    assert own_names(running.cluster) == before
+    prove_open(running)
+
+
+DIES_AT_ONCE = """
+import sys
+from shm import door
+from shm.abi import ABI_VERSION
+link = door.connect(sys.argv[1])
+door.send(link, {"call": "attach", "abi": ABI_VERSION, "name": "brief", "pages": 16, "max_pages": 16, "weight": 1})
+"""
+
+
+def test_a_guest_that_dies_while_it_asks(still_machine, python_process):
+    """Its process is gone, and reaped, before the hypervisor reads what it said."""
+    still = still_machine()
+    machine = still.machine
+    child = python_process(DIES_AT_ONCE, still.cluster)
+    assert child.leave() == 0
+    for _ in range(3):                                       # its connection, its word, its end
+        for fd, _ in machine._poller.poll(0):
+            machine._watched[fd]()
+    assert machine.domains == {} and machine.gate._links == {}
+    assert len(own_names(still.cluster)) == 2
+
+
+LIMITED = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_MSGQUEUE, (int(sys.argv[2]), int(sys.argv[2])))
+if os.geteuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+sys.path.insert(0, os.getcwd())
+import threading
+from guests import Guest, OutOfMemory
+from hypervisor.machine import Machine, Settings
+from shm import names
+from shm.errors import UsageProblem
+machine = Machine(Settings(sys.argv[1], 4096, folder="/tmp"))
+loop = threading.Thread(target=machine.run)
+loop.start()
+guests, refused = [], 0
+try:
+    for n in range(int(sys.argv[3])):
+        try:
+            guests.append(Guest.connect(sys.argv[1], f"g{n}", 16 * 4096))
+        except UsageProblem as error:
+            refused += 1
+            if refused == 1:
+                print(error)
+    print("attached", len(guests))
+    kept = {item.name.split(".")[3] for item in names.objects(sys.argv[1]) if ".g" in item.name}
+    print("kept", len(kept))
+    guests.pop().close()
+    guests.append(Guest.connect(sys.argv[1], "again", 16 * 4096))
+    print("again", len(guests))
+finally:
+    for guest in guests:
+        guest.close()
+    machine.stopping = True
+    loop.join()
+    machine.close()
+print("left", names.objects(sys.argv[1]))
+"""
+QUEUE_BYTES = 4 * 512 + 4 * 48 + 4 * 8       # what Linux counts at the most for one queue of ours
+
+
+def test_the_queue_limit_of_a_user(new_cluster_name, python_process):
+    """RLIMIT_MSGQUEUE for three guests, asked for five: one clear line, nothing left, and the room is used again."""
+    child = python_process(LIMITED, new_cluster_name(), str(7 * QUEUE_BYTES), "5")
+    error = child.line()
+    assert error.startswith("no more message queues") and "ulimit -q" in error and "fewer guests" in error
+    assert [child.line() for _ in range(4)] == ["attached 3", "kept 3", "again 3", "left []"]
+
+
+def test_32_guests_of_an_unprivileged_user_with_default_limits(new_cluster_name, python_process):
+    child = python_process(LIMITED, new_cluster_name(), "819200", "32")
+    assert [child.line() for _ in range(4)] == ["attached 32", "kept 32", "again 32", "left []"]
+
+
+# Names of clusters
+
+def test_a_cluster_name_in_use(machine):
+    running = machine()
+    before = own_names(running.cluster)
+    with pytest.raises(UsageProblem, match=f"'{running.cluster}' is in use.*choose another"):
+        Machine(Settings(running.cluster, 64))
+    assert own_names(running.cluster) == before
+    prove_open(running)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "x" * 41, "ä", "a\0b"])
+def test_a_cluster_name_that_cannot_be(name):
+    with pytest.raises(UsageProblem, match="1 to 40 letters"):
+        Machine(Settings(name, 64))
+
+
+def test_no_such_cluster(cluster_name):
+    with pytest.raises(UsageProblem, match=f"no cluster '{cluster_name}' is running; start one with"):
+        Guest.connect(cluster_name, "g", "64KiB")
+
+
+@pytest.mark.parametrize(("ram", "words"), [("64MB", "B, KiB, MiB or GiB"), (-1, "not negative"), ("0B", "pages 0")])
+def test_ram_that_cannot_be(machine, ram, words):
+    running = machine()
+    with pytest.raises(UsageProblem, match=words):
+        Guest.connect(running.cluster, "g", ram)
