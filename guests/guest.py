@@ -9,7 +9,7 @@ name.  When the hypervisor goes, the connection's end closes: `gone` says so, an
 
 import select
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from shm.arena import SharedObject
 from shm.channel import GuestEnd, open_queue
 from shm.counters import Count, attach_counters
 from shm.errors import HypervisorGone, UsageProblem
+from shm.names import QUEUES
 from shm.pagestate import Essa
 from shm.statemap import StateLock, StateMap
 from shm.transfer import Transfer
@@ -35,14 +36,17 @@ class Guest:
     def __init__(self, cluster: str, name: str, pages: int, max_pages: int, weight: int) -> None:
         self.cluster, self.name = cluster, name
         self._link = door.connect(cluster)
-        try:
+        with ExitStack() as undo:                    # of an attach that fails half-way
+            undo.callback(self._link.close)
             reply, fds = self._attach(pages, max_pages, weight)
-        except BaseException:
-            self._link.close()
-            raise
-        self.pages: int = reply["pages"]
-        self.features = frozenset(reply["features"])
-        self._assemble(reply["stem"], [SharedObject(fd) for fd in fds])
+            objects = [undo.enter_context(closing(SharedObject(fd))) for fd in fds]
+            self.pages: int = reply["pages"]
+            self.features = frozenset(reply["features"])
+            self._open(reply["stem"], undo)
+            self._assemble(*objects)
+            undo.pop_all()
+        for held in objects:
+            held.close()                             # the mappings keep their own
 
     @classmethod
     def connect(cls, cluster: str, name: str, ram: str | int, max_mem: str | int | None = None,
@@ -69,10 +73,17 @@ class Guest:
             raise UsageProblem(reply["error"])
         return reply, fds
 
-    def _assemble(self, stem: str, objects: list[SharedObject]) -> None:
-        ram, usage, content, transfer, count = objects
-        self._queues = open_queue(f"{stem}.req"), open_queue(f"{stem}.rep")
-        self._semaphore = posix_ipc.Semaphore(f"/{stem}.lock")
+    def _open(self, stem: str, undo: ExitStack) -> None:
+        """Open what is handed over by name; HypervisorGone when it is gone again."""
+        requests, replies = (undo.enter_context(closing(open_queue(f"{stem}.{end}"))) for end in QUEUES)
+        self._queues = requests, replies
+        try:
+            self._semaphore = undo.enter_context(closing(posix_ipc.Semaphore(f"/{stem}.lock")))
+        except posix_ipc.Error as error:
+            raise HypervisorGone(f"the state lock cannot be opened: {error}") from error
+
+    def _assemble(self, ram: SharedObject, usage: SharedObject, content: SharedObject, transfer: SharedObject,
+                  count: SharedObject) -> None:
         self.counters = attach_counters(count.map().data)
         buffer = Transfer(transfer.map())
         self.channel = GuestEnd(*self._queues, self._link, buffer)
@@ -80,8 +91,6 @@ class Guest:
                              StateLock(self._semaphore))
         self.memory = Memory(ram.map(), self._map, self.channel, buffer, self.counters)
         self.tmem = TmemClient(self.channel, buffer, self.counters)
-        for held in objects:
-            held.close()                             # the mappings keep their own
 
     def essa(self, order: Essa, gfns: Sequence[int] | np.ndarray) -> np.ndarray:
         """Hint pages; return their old states (uint8, encoded as ESSA does: usage 0x0c, content 0x03).

@@ -19,7 +19,7 @@ Oid = int | Sequence[int]
 
 
 def _words(oid: Oid) -> tuple[int, int, int]:
-    words = (oid, 0, 0) if isinstance(oid, int) else tuple(int(word) for word in oid)
+    words = (int(oid), 0, 0) if isinstance(oid, int | np.integer) else tuple(int(word) for word in oid)
     if len(words) != 3 or not all(0 <= word <= U64 for word in words):
         raise ValueError(f"object id {oid!r}: use one number from 0 to 2^64 - 1, or three")
     return words
@@ -141,7 +141,7 @@ def _handles(oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tup
     numbers = np.asarray(indexes, dtype=np.int64).reshape(-1)
     if len(numbers) and (numbers.min() < 0 or numbers.max() > U32):
         raise ValueError("indexes: use 0 to 2^32 - 1")
-    one = isinstance(oids, int) or np.ndim(oids) == 1
+    one = isinstance(oids, int | np.integer) or np.ndim(oids) == 1
     words = np.array([_words(oids)], np.uint64) if one else np.asarray(oids, np.uint64)  # type: ignore[arg-type]
     if one:
         words = np.broadcast_to(words, (len(numbers), 3))

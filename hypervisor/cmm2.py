@@ -64,8 +64,12 @@ class Cmm2:
 
     def evict(self, domain: Domain, gfns: np.ndarray) -> int:
         """Take the frames of `gfns` (sorted), as far as their states allow now; return how many were taken."""
-        batches = (gfns[at:at + PRESERVE_BATCH] for at in range(0, len(gfns), PRESERVE_BATCH))
-        return sum(self._evict_batch(domain, batch) for batch in batches)
+        taken = 0
+        for at in range(0, len(gfns), PRESERVE_BATCH):
+            taken += self._evict_batch(domain, gfns[at:at + PRESERVE_BATCH])
+            if domain.lock_missed_since is not None:     # passed by: one wait for its holder is enough
+                break
+        return taken
 
     def _evict_batch(self, domain: Domain, gfns: np.ndarray) -> int:
         if not domain.lock():

@@ -37,6 +37,7 @@ class Grace:
         self._until: deque[tuple[float, np.ndarray]] = deque()
 
     def begin(self, gfns: np.ndarray) -> None:
+        self.current()                                       # where nobody asks, what is over would pile up
         self.mask[gfns] = True
         self._until.append((monotonic() + GRACE_S, gfns))
 

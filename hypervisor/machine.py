@@ -233,4 +233,5 @@ class Machine:
         """Stop: guests find their connections closed, and nothing keeps a name or a frame."""
         for domain in list(self.domains.values()):
             self.bury(domain, "stopped")
+        self.heap.release()
         self._undo.close()

@@ -21,7 +21,7 @@ from shm.errors import AddressingException, HypervisorGone
 from shm.pagestate import Essa, Lookup, lookup, pair_of
 
 SCALAR_BELOW = 16            # pages: below this a Python loop beats numpy's fixed cost
-PATIENCE_S = 5.0             # a guest waits so long for the lock, then holds the other side for dead
+PATIENCE_S = 4.0             # a guest waits so long for the lock, then holds the other side for dead: told within 5 s
 
 
 class StateLock:
@@ -43,12 +43,19 @@ class StateLock:
     def _wait(self, timeout: float) -> bool:
         start = monotonic_ns()
         try:
-            self.semaphore.acquire(timeout)
-            return True
+            return self._acquire_until(start + int(timeout * 1e9))
         except posix_ipc.BusyError:
             return False
         finally:
             self.waited_ns += monotonic_ns() - start
+
+    def _acquire_until(self, deadline: int) -> bool:
+        while True:
+            try:
+                self.semaphore.acquire(max(0, deadline - monotonic_ns()) / 1e9)
+                return True
+            except posix_ipc.SignalError:        # a signal came, and its handler let us go on
+                continue
 
     def release(self) -> None:
         self.semaphore.release()

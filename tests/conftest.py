@@ -12,7 +12,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import posix_ipc
@@ -25,6 +25,7 @@ from shm import names
 sys.path.append(str(Path(__file__).parent))          # for `harness`, in whatever way pytest imports
 pytest_plugins = ["harness.machines", "harness.children"]
 
+FAILED = pytest.StashKey[bool]()
 FD_ALLOWANCE = 2             # libraries open a thing or two on first use and keep it (/dev/urandom, a data base's lock)
 OUR_FDS = (names.PREFIX, "pidfd", "eventpoll", "eventfd", "userfaultfd")
 GUESTS_SEARCHED = 130        # guest numbers whose queues are looked for by name, since no folder lists queues
@@ -95,6 +96,13 @@ def objects_left(cluster_names: list[str], stems: list[str]) -> list[str]:
     return files + [name for name in queues if queue_exists(name)]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[FAILED] = report.failed or item.stash.get(FAILED, False)
+    return report
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest, cluster_names: list[str], stems: list[str]) -> Iterator[None]:
     """Every test gives back all it took: names, processes, threads, descriptors."""
@@ -103,6 +111,8 @@ def nothing_is_left(request: pytest.FixtureRequest, cluster_names: list[str], st
     assert objects_left(cluster_names, stems) == []
     assert children() <= processes
     assert set(threading.enumerate()) <= threads
+    if request.node.stash.get(FAILED, False):
+        return                                       # its traceback keeps what it held
     if open_fds() - fds:
         request.node.funcargs.clear()                # a mapping keeps its descriptor until it is collected,
         gc.collect()                                 # and pytest keeps what fixtures gave to the test until then

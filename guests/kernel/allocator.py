@@ -9,8 +9,8 @@ Rule 2: free pages are hinted unused, allocated ones stable, in batches (R40).  
         whoever asked for it writes it whole.
 Rule 3: reclaim is asked for here and nowhere else, and never while it is at work: it needs no page to give pages back.
 
-A page that the host took from the allocator's point of view does not exist: a page of the guest and a frame of the host
-are two things, and only `with_room` knows that the second may be missing.
+A page of the guest and a frame of the host are two things: the allocator knows pages, and `with_room` alone knows that
+a frame may be missing.
 """
 
 from collections.abc import Callable, Sequence

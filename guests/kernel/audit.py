@@ -3,7 +3,7 @@
     conservation   every page is free, cached, anonymous or rebuildable, and only one of these
     lists          what is listed is owned, what is owned is listed once
     hints          no page in use is unused (R40), no page is volatile that the kernel believes stable, none that is
-                   dirty may be discarded
+                   dirty may be discarded, none that may be volatile has its change bit set (R36)
 
 A free page may be in any state, and a page that the kernel believes volatile may be stable: hints are optional (R42).
 """
@@ -17,7 +17,7 @@ from guests.kernel.core import Core
 from guests.kernel.inode import Inode
 from guests.kernel.rebuildable import Rebuildable
 from guests.kernel.swapper import Swapper
-from guests.volatility import DIRTY, HELD, LISTED, LOCKED, VOLATILE
+from guests.volatility import DIRTY, HELD, LISTED, LOCKED, VOLATILE, willing
 from shm.errors import BrokenInvariant
 from shm.pagestate import UNUSED, USAGE_MASK, Essa
 from shm.pagestate import VOLATILE as V
@@ -64,10 +64,12 @@ def check_hints(core: Core, guest: "Guest") -> None:
     facts = core.pages.array
     in_use = np.ones(len(facts), bool)
     in_use[list(core.allocator.free_list())] = False
+    changed = core.memory.dirty(np.arange(core.pages.count))
     for wrong, what in (
         (in_use & (usage == UNUSED), "is in use and unused (R40)"),
         (in_use & (usage == V) & (facts & VOLATILE == 0), "is volatile and believed stable (R33)"),
         (in_use & (usage == V) & (facts & DIRTY != 0), "is dirty and volatile"),
+        (willing(facts) & changed, "is clean, and its change bit is set (R36)"),
     ):
         if wrong.any():
             raise BrokenInvariant(f"page {np.flatnonzero(wrong)[0]} {what}")

@@ -25,6 +25,7 @@ BLOCK = 1 << 20                  # bytes
 FORMAT_NAMES = (*FORMATS, "libcachesim")
 SUFFIXES = {".lis": "arc", ".vscsi": "vscsi", ".txt": "pages", ".u32": "u32", ".spc": "spc"}
 UNPACKED = {".xz": lzma.open, ".gz": gzip.open}
+NOT_CREDIBLE = f": no page number, or more than {MAX_REQUEST_PAGES} pages at once"
 OTHER_PACKERS = {".zst": "zstd -d", ".bz2": "bunzip2", ".zip": "unzip", ".7z": "7z x"}
 
 
@@ -36,12 +37,11 @@ class Trace(NamedTuple):
     distinct: int
 
 
-class _Damage(Exception):
-    """Which line of a block it is, counted from 0, and why, where the line's shape does not say it."""
+class Damage(NamedTuple):
+    """Which line of a block is damaged, counted from 0, and why, where the line's shape does not say it."""
 
-    def __init__(self, at: int, why: str = "") -> None:
-        super().__init__(at, why)
-        self.at, self.why = at, why
+    at: int
+    why: str = ""
 
 
 def read_trace(path: str | Path, form: str | None = None, start: int = 0, limit: int | None = None) -> Trace:
@@ -131,14 +131,11 @@ def _from_lines(path: Path, known: Lines, block: bytes, stream: IO[bytes]) -> It
         whole = block[:-1] if block.endswith(b"\n") else block
         if line == 1 and known.header and known.header.fullmatch(first := whole.partition(b"\n")[0].strip()):
             whole = whole.replace(first, b"", 1)
-        try:
-            yield references(decode_lines(known, whole))
-        except _Damage as damage:
-            lines = whole.split(b"\n")
-            yield references(decode_lines(known, b"\n".join(lines[:damage.at])))
-            text = lines[damage.at].decode(errors="replace")
-            raise UsageProblem(f"trace {path}, line {line + damage.at}: {text[:60]!r} is not {known.shape}"
-                               f"{damage.why}") from None
+        requests, damage = decode_lines(known, whole)
+        yield references(requests)
+        if damage is not None:
+            text = whole.split(b"\n")[damage.at].decode(errors="replace")
+            raise UsageProblem(f"trace {path}, line {line + damage.at}: {text[:60]!r} is not {known.shape}{damage.why}")
         line += whole.count(b"\n") + 1
         block = stream.read(BLOCK)
 
@@ -157,25 +154,21 @@ def _from_records(path: Path, known: Records, block: bytes, stream: IO[bytes]) -
         block = stream.read(BLOCK)
 
 
-def decode_lines(known: Lines, block: bytes) -> Requests:
-    """Decode all lines of a block at once; if that fails, line by line, to find the damaged one."""
-    matches = known.line.findall(block)
-    if len(matches) == block.count(b"\n") + 1:
-        requests = known.decode(_columns(known, matches))
-        if _credible(requests).all():
-            return requests
-    for at, line in enumerate(block.split(b"\n")):
-        if not known.line.fullmatch(line):
-            raise _Damage(at)
-        if not _credible(known.decode(_columns(known, known.line.findall(line)))).all():
-            raise _Damage(at, f": no page number, or more than {MAX_REQUEST_PAGES} pages at once")
-    raise AssertionError("a block failed of which every line is whole")
-
-
-def _columns(known: Lines, matches: list[bytes] | list[tuple[bytes, ...]]) -> list[np.ndarray]:
-    """Return the groups as columns, without the lines that are passed over (all their groups are empty)."""
+def decode_lines(known: Lines, block: bytes) -> tuple[Requests, Damage | None]:
+    """Return the requests of a block, up to the first damaged line."""
+    damage, matches = None, known.line.findall(block)
+    if len(matches) != block.count(b"\n") + 1:
+        lines = block.split(b"\n")
+        damage = Damage(next(at for at, line in enumerate(lines) if not known.line.fullmatch(line)))
+        matches = known.line.findall(b"\n".join(lines[:damage.at])) if damage.at else []
     table = np.array(matches, dtype=bytes).reshape(len(matches), known.line.groups)
-    return list(table[table[:, 0] != b""].T)
+    holding = np.flatnonzero(table[:, 0] != b"")             # the others are passed over: all their groups are empty
+    requests = known.decode(list(table[holding].T))
+    bad = np.flatnonzero(~_credible(requests))
+    if not len(bad):
+        return requests, damage
+    first, count, writes = (column[:bad[0]] for column in requests)
+    return (first, count, writes), Damage(int(holding[bad[0]]), NOT_CREDIBLE)
 
 
 def first_damaged(known: Records, records: np.ndarray) -> int:

@@ -100,6 +100,10 @@ class Heap:
         self._top = fresh.stop
         return frames + list(fresh)
 
+    def release(self) -> None:
+        """Let go of the mapping: its address space is as large as the machine's memory."""
+        self.pages = self.pages[:0].copy()
+
     def audit(self) -> list[str]:
         """Hold the counts against each other and the ledger; return what does not add up."""
         held = self.ledger.held.get(HEAP, 0)

@@ -69,7 +69,7 @@ class HypervisorTable(_Table):
 class TmemTable(_Table):
     ephemeral_pages: Annotated[int, Field(ge=0)] = 0
     form: Literal["raw"] = "raw"
-    quirks: Literal["none", "xen-4.2"] = "none"
+    quirks: Literal["none"] = "none"
 
 
 class DiskTable(_Table):

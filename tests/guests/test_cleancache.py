@@ -92,6 +92,16 @@ def test_a_truncation_invalidates_what_lies_behind_it(cleancache, pool, tmem, cu
     assert sorted(tmem.handles()) == [(1, index) for index in left] + [(2, 0)]
 
 
+def test_a_page_that_was_taken_out_needs_no_invalidate(cleancache, pool):
+    put(cleancache, (1, 5), (1, 6), (1, 7))
+    cleancache.get_many(1, [5, 6])
+    cleancache.get(1, 7)
+    pool.made.clear()
+    cleancache.invalidate(1, [5, 6, 7])
+    cleancache.invalidate_from(1, 0)
+    assert pool.made == []
+
+
 def test_a_refused_put_is_nobodys_concern(cleancache, tmem):
     tmem.refuse = 1.0
     put(cleancache, (1, 5))

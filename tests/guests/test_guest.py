@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import posix_ipc
 import pytest
 
 from guests import AddressingException, Essa, Guest, HypervisorGone, MemcommonsError, TmemRefused
@@ -82,6 +83,23 @@ def test_versions_that_differ_are_refused_and_both_named(running, monkeypatch):
     monkeypatch.setattr(guest_module, "ABI_VERSION", 7)
     with pytest.raises(UsageProblem, match="ABI version 7 of the guest, 1 of the hypervisor"):
         Guest.connect(running.cluster, "mine", "64KiB")
+
+
+@pytest.mark.parametrize("what", ["MessageQueue", "Semaphore"])
+def test_a_hypervisor_that_goes_while_a_guest_attaches_is_gone_and_nothing_is_left_open(running, monkeypatch, what):
+    """What it has made is gone when the guest opens it; the descriptors that were handed over are closed again."""
+    real = getattr(posix_ipc, what)
+
+    def opened(name, *flags, **more):
+        if not flags:                                # the hypervisor makes, in this same process; the guest opens
+            raise posix_ipc.ExistentialError("no such object")
+        return real(name, *flags, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(posix_ipc, what, opened)
+        with pytest.raises(HypervisorGone, match="cannot be opened: no such object"):
+            Guest.connect(running.cluster, "mine", "64KiB")
+    running.until(lambda: not running.machine.domains)
 
 
 def test_leaving_gives_everything_back_before_it_returns(running):

@@ -1,5 +1,8 @@
 """The kernel is the auditor: frames taken behind our back, and drift that is our own fault."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from harness.machines import Still
@@ -115,6 +118,15 @@ def test_the_probe_refuses_a_folder_whose_accounts_cannot_be_trusted(new_cluster
     """One page must cost one page; a machine that cannot count is not started, and leaves nothing."""
     monkeypatch.setattr(SharedObject, "resident", lambda self: 512)
     with pytest.raises(UsageProblem, match=r"gives 2048 KiB for one page .* mount it with huge=never"):
+        Still(Settings(new_cluster_name(), 64))
+
+
+def test_a_folder_without_room_for_one_page_is_refused(new_cluster_name, monkeypatch):
+    def full(fd, offset, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UsageProblem, match="no room in /dev/shm for 4 KiB"):
         Still(Settings(new_cluster_name(), 64))
 
 

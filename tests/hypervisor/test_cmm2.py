@@ -561,6 +561,16 @@ def test_a_guest_that_holds_its_lock_keeps_its_pages_and_is_passed_by(guest, dis
     assert guest.domain.lock_missed_since is None
 
 
+def test_a_held_lock_is_waited_for_once_however_many_pages_were_planned(guest):
+    """Each wait is everybody's: the event loop stands still meanwhile."""
+    for gfn in range(96):
+        bring(guest, gfn, "Vr")
+    with guest.map.lock:
+        assert evict(guest, *range(96)) == 0
+    assert guest.counts.lock_passed_by == 1
+    assert evict(guest, *range(96)) == 96
+
+
 def test_a_fault_while_the_lock_is_held_says_look_again(guest):
     guest.transfer.gfns[0] = 5
     with guest.map.lock:

@@ -37,6 +37,15 @@ def test_grace_lasts_its_time_and_no_longer(clock):
     assert not grace.current().any()
 
 
+def test_grace_keeps_no_record_of_what_is_over(clock):
+    """Though no census ever asks: grants of a machine with frames to spare must not pile up."""
+    grace = Grace(8)
+    for _ in range(100):
+        clock[0] += GRACE_S
+        grace.begin(np.array([1]))
+    assert len(grace._until) <= 2
+
+
 class Made:
     """Makes domains as the gate does, and closes those that a test did not."""
 

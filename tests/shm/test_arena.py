@@ -25,6 +25,9 @@ RUNS = {
     "in the order given, not sorted": ([10, 30, 12], [(10, 1), (30, 1), (12, 1)]),
     "as long as a run but with a gap": ([0, 1, 3], [(0, 2), (3, 1)]),
     "a run that begins late": ([0, 10, 11, 12], [(0, 1), (10, 3)]),
+    "in the order given": ([5, 6, 2, 3, 4], [(5, 2), (2, 3)]),
+    "descending neighbours": ([3, 2, 1], [(3, 1), (2, 1), (1, 1)]),
+    "ends as a run would, and is none": ([0, 5, 2], [(0, 1), (5, 1), (2, 1)]),
 }
 
 

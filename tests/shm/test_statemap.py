@@ -1,5 +1,6 @@
 """ESSA on stored pages, one, few and many; and the lock, whose holders may be killed."""
 
+import signal
 import threading
 
 import numpy as np
@@ -153,6 +154,57 @@ def test_a_lock_given_back_in_time_is_had(lock):
     waiting.set()
     assert lock.acquire(10)
     other.join()
+    lock.release()
+
+
+@pytest.mark.parametrize("wait", [lambda lock: lock.acquire(20), lambda lock: lock.__enter__() is None],
+                         ids=["acquire", "with"])
+def test_a_wait_that_signals_interrupt_goes_on(lock, wait):
+    """SIGTERM to a hypervisor that waits for a guest's lock, say: its handler notes it, and the wait is not harmed."""
+    lock.patience = 20
+    assert lock.acquire(0)
+    heard, main = threading.Semaphore(0), threading.main_thread().ident
+
+    def disturb():
+        """Until ten were heard; one that comes just before the wait begins interrupts nothing, so another is sent."""
+        for _ in range(10):
+            while not heard.acquire(timeout=0.05):
+                signal.pthread_kill(main, signal.SIGUSR1)
+        lock.release()
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.release())
+    other = threading.Thread(target=disturb)
+    other.start()
+    try:
+        assert wait(lock)
+    finally:
+        other.join()
+        signal.signal(signal.SIGUSR1, before)
+    lock.release()
+
+
+def test_a_handler_that_raises_ends_the_wait(lock):
+    def stop(*_):
+        ended.set()
+        raise KeyboardInterrupt
+
+    def interrupt():
+        while not ended.wait(0.05):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    def wait():
+        other.start()
+        lock.acquire(20)
+
+    assert lock.acquire(0)
+    ended, other = threading.Event(), threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    finally:
+        other.join()
+        signal.signal(signal.SIGUSR1, before)
     lock.release()
 
 

@@ -60,6 +60,18 @@ def test_an_access_in_memory_costs_no_essa(build):
     assert guest.orders == []
 
 
+@pytest.mark.parametrize("read", [lambda anon: anon.read(0), lambda anon: anon.read_many([0])])
+def test_a_page_stored_and_read_is_used_twice_and_outlives_others(build, read):
+    guest, kernel, _ = build()
+    anon = kernel.anon(50)
+    fill(anon, 50)
+    read(anon)
+    kernel.core.allocator.reclaim(45)
+    swapped_in = int(guest.counters[Count.GUEST_SWAP_READS])
+    anon.read(0)
+    assert guest.counters[Count.GUEST_SWAP_READS] == swapped_in
+
+
 def test_batches_keep_their_order_and_may_repeat(build):
     _, kernel, _ = build()
     anon = kernel.anon(50)
@@ -234,7 +246,9 @@ def test_a_freed_region_gives_everything_back(build):
     evict_all(kernel)
     anon.read_many(range(20))
     guest.discard(range(128))
+    guest.orders.clear()
     anon.free()
+    assert guest.orders[0][0] == Essa.SET_STABLE_IF_NOT_DISCARDED, "before the slots are freed (R38)"
     anon.free()
     kernel.check()
     assert kernel.free_pages == 128

@@ -134,6 +134,14 @@ def test_a_page_is_cached_or_in_the_pool_never_both(new_disk):
     kernel.check()
 
 
+def test_appending_to_a_file_asks_nobody_for_the_new_page(new_disk):
+    guest, kernel, disk, _ = build(new_disk)
+    log = kernel.open(disk, size=0)
+    for _ in range(50):
+        log.write(log.size, b"x" * 1000)
+    assert guest.counters[Count.CLEANCACHE_GETS] == guest.counters[Count.GUEST_DISK_READS] == 0
+
+
 def test_a_pool_that_is_refused_is_done_without(new_disk):
     guest, kernel, _, file = build(new_disk, pools=0)
     file.map(0, 10)

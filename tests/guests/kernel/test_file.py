@@ -7,6 +7,7 @@ import pytest
 from fakes import HINTS, FakeGuest, block_contents
 
 from guests.kernel import Kernel
+from guests.volatility import ACTIVE
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
 from shm.errors import OutOfMemory
@@ -147,6 +148,15 @@ def test_a_hole_costs_no_transfer(kernel, disk, guest):
     assert guest.counters[Count.GUEST_DISK_READS] == 0
 
 
+def test_a_hole_that_was_cut_off_is_not_written(kernel, disk, guest):
+    file = kernel.open(disk, pages=40, size=0)
+    file.truncate(20 * PAGE_SIZE)
+    file.truncate(5 * PAGE_SIZE)
+    file.sync()
+    assert guest.counters[Count.GUEST_DISK_WRITES] == 5
+    assert disk.read(5, 15).tobytes() == content(5, 15)
+
+
 def test_a_hole_that_was_written_and_cut_again_has_no_old_tail(kernel, disk):
     file = kernel.open(disk, size=0)
     file.write(0, b"a" * 5000)
@@ -194,6 +204,36 @@ def test_random_reads_are_not(file, guest):
     for index in (40, 7, 22, 60, 3):
         file.page(index)
     assert guest.counters[Count.GUEST_DISK_READS] == 5
+
+
+@pytest.mark.parametrize("use", [lambda f, index: f.page(index), lambda f, index: f.map(index, 1)])
+def test_a_read_that_follows_the_last_one_is_sequential_though_that_was_a_hit(file, guest, use):
+    for index in (30, 29, 30):
+        use(file, index)
+    before = int(guest.counters[Count.GUEST_DISK_READS])
+    use(file, 31)
+    assert guest.counters[Count.GUEST_DISK_READS] == before + 4
+
+
+def test_many_reads_of_one_page_in_a_row_are_one_touch(kernel, file):
+    """A program that reads a page in pieces has not used it twice."""
+    for offset in range(0, PAGE_SIZE, 512):
+        file.read(40 * PAGE_SIZE + offset, 512)
+    gfn = file.inode.cached[40]
+    assert not kernel.core.pages.facts[gfn] & ACTIVE
+    file.page(50)
+    file.page(40)
+    assert kernel.core.pages.facts[gfn] & ACTIVE
+
+
+def test_hits_and_misses_are_counted_by_the_page(file, guest):
+    file.map(0, 8)
+    file.page(3)
+    file.read(2 * PAGE_SIZE, 2 * PAGE_SIZE)
+    file.write(3 * PAGE_SIZE, b"x")
+    file.write(60 * PAGE_SIZE, b"x")
+    file.overwrite(61, bytes(PAGE_SIZE))
+    assert (guest.counters[Count.PAGE_CACHE_MISSES], guest.counters[Count.PAGE_CACHE_HITS]) == (9, 4)
 
 
 def test_a_batch_is_one_disk_read_and_one_essa_each_way(file, guest, monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from guests.kernel.lists import ActiveInactive, ExactLru
 from guests.kernel.pages import Pages
-from guests.volatility import ACTIVE, LISTED, REFERENCED
+from guests.volatility import ACTIVE, HELD, LISTED, REFERENCED
 
 SCRIPTS = [
     # name,                                        what is touched after 0..5 came,   first three taken
@@ -63,6 +63,15 @@ def test_a_held_page_keeps_its_place(kind):
     with pages.held([0, 2]):
         assert lists.take(4) == [1, 3]
     assert lists.take(4) == [0, 2]
+
+
+def test_holding_nests():
+    pages = Pages(8)
+    with pages.held([0, 1]):
+        with pages.held([1, 2]):
+            assert pages.having(range(8), HELD) == [0, 1, 2]
+        assert pages.having(range(8), HELD) == [0, 1]
+    assert not pages.array.any()
 
 
 @pytest.mark.parametrize("kind", [ActiveInactive, ExactLru])

@@ -101,6 +101,16 @@ def test_reclaim_purges_idle_regions_only(kernel, region, recipe):
         assert purged == 30 == len(recipe.made)
 
 
+def test_reclaim_passes_a_pinned_region_by(kernel, region, recipe):
+    other = kernel.rebuildable(20, recipe)
+    with other.pinned():
+        pass
+    with region.pinned():
+        assert kernel.core.allocator.reclaim(200) == 20
+        assert region.resident == PAGES and other.resident == 0
+        kernel.check()
+
+
 def test_an_unpinned_read_is_a_mistake(region):
     with pytest.raises(BrokenInvariant, match="not pinned"):
         region.read_many([1])

@@ -113,6 +113,17 @@ def test_writers_are_throttled(kernel, disk, guest):
     assert [disk.read(index)[0, 0] for index in range(100)] == list(range(100))
 
 
+def test_throttling_leaves_half_of_what_is_allowed(kernel, disk):
+    """Across files, the one dirtied first is written first."""
+    first, second = kernel.open(disk, pages=60), kernel.open(disk, start=60)
+    limit = 256 // 5
+    for index in range(10):
+        first.overwrite(index, page(1))
+    for index in range(limit - 10 + 1):
+        second.overwrite(index, page(2))
+    assert not first.inode.dirty and len(second.inode.dirty) == limit // 2
+
+
 def test_a_truncated_page_is_never_written(kernel, disk, guest):
     file = kernel.open(disk)
     file.write(0, b"".join(page(n) for n in range(1, 6)))
