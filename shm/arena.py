@@ -103,10 +103,15 @@ class SharedObject:
                 raise OSError(error, f"punching {count} pages at {first} of {self.name}: {os.strerror(error)}")
 
     def read(self, pieces: list[tuple[int, int]], out: np.ndarray) -> None:
-        """Read runs of pages into `out` (n, 4096) without mapping them: a hole stays a hole."""
+        """Read runs of pages into `out` (n, 4096) without mapping them: a hole stays a hole.
+
+        What lies beyond the end reads zero: whoever holds the object may have cut it short.
+        """
         row = 0
         for first, count in pieces:
-            os.preadv(self.fd, [out[row:row + count].data], first * PAGE_SIZE)
+            size = os.preadv(self.fd, [out[row:row + count].data], first * PAGE_SIZE)
+            if size < count * PAGE_SIZE:
+                out[row:row + count].reshape(-1)[size:] = 0
             row += count
 
     def write(self, pieces: list[tuple[int, int]], pages: np.ndarray) -> None:

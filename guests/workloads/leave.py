@@ -16,7 +16,6 @@ Rule 4: signals are blocked in the thread that works, so that none of its system
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -158,8 +157,3 @@ def _read(fd: int) -> bytes:
 
 def _start(name: str, run: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=run, args=arguments, name=f"watch-{name}", daemon=True).start()
-
-
-def complain(line: str) -> None:
-    """Write one line to standard error, whatever it held."""
-    print(" ".join(line.split()), file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ Exit status: 0 done; 1 failed, or the hypervisor is gone; 2 the order cannot be 
 
 import json
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from guests.disk import Disk
 from guests.kernel import Kernel
 from guests.workloads import load
-from guests.workloads.leave import END_OF_INPUT, LAST_WORD, Departure, Leave, Reason, complain
+from guests.workloads.leave import END_OF_INPUT, LAST_WORD, Departure, Leave, Reason
 from guests.workloads.order import Order, options_of, order_of
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
@@ -84,6 +85,11 @@ def _failed(error: str) -> int:
     except Leave:
         complain(error)
     return 1
+
+
+def complain(line: str) -> None:
+    """Write one line to standard error, whatever it held."""
+    print(" ".join(line.split()), file=sys.stderr, flush=True)
 
 
 def say(event: str, **facts: Any) -> None:

@@ -21,11 +21,13 @@ import sys, time
 sys.path.append("tests/guests")
 from fakes import FakeGuest
 from guests.__main__ import main
+from guests.workloads import leave
 from shm.errors import HypervisorGone, OutOfMemory, UsageProblem
 
 class Guest(FakeGuest):
     def close(self):
-        print("closed", file=sys.stderr)
+        print("closed", file=sys.stderr, flush=True)
+        time.sleep(3 * leave.GRACE_SECONDS if self.slow else 0)
 
     def wait_gone(self):
         open(FIFO).read()                    # until whoever holds the other end closes it
@@ -42,7 +44,7 @@ def behave(guest, cluster):
             raise FAILURES[cluster]
         page = calm(*arguments)
         return page[:-1] + bytes([page[-1] ^ 1]) if len(reads) > 100 and cluster == "liar" else page
-    guest.memory.read_part = read_part
+    guest.memory.read_part, guest.slow = read_part, cluster == "slow"
     return guest
 
 FAILURES = {"gone": HypervisorGone("the hypervisor does not answer"), "full": OutOfMemory("no frame"),
@@ -54,6 +56,7 @@ def connect(cluster, name, ram, max_mem, weight):
     return behave(Guest(ram // 4096), cluster)
 
 FIFO = sys.argv[1]
+leave.GRACE_SECONDS = 0.5
 sys.exit(main(["run"], connect))
 """
 REFERENCES = [n * 7 % 50 for n in range(400)]
@@ -78,7 +81,7 @@ class Run:
     def order(self, trace: str, cluster: str = "calm", **more: Any) -> None:
         options = {"file": trace} | more.pop("options", {})
         self.child.say(json.dumps({"cluster": cluster, "name": "x", "workload": "trace", "ram": 64 * PAGE_SIZE,
-                                   "options": options, **more}))
+                                   "options": options} | more))
 
     def attach(self) -> None:
         """Hold the hypervisor's end; it is open once the guest has attached."""
@@ -102,8 +105,11 @@ class Run:
         return self.child.process.wait(DEADLINE_S)
 
     def errors(self) -> list[str]:
+        """Return what it said on standard error; `left_in_order` is whether it closed its guest."""
         assert self.child.process.stderr is not None
-        return [line for line in self.child.process.stderr.read().decode().splitlines() if line != "closed"]
+        lines = self.child.process.stderr.read().decode().splitlines()
+        self.left_in_order = "closed" in lines
+        return [line for line in lines if line != "closed"]
 
     def rest(self) -> bytes:
         assert self.child.process.stdout is not None
@@ -166,6 +172,26 @@ def test_after_done_the_end_of_input_is_as_good_as_quit(run: Run, trace: str) ->
     run.begin(trace)
     assert run.event()["event"] == "done"
     run.child.process.stdin.close()
+    assert (run.status(), run.errors()) == (0, [])
+
+
+def test_the_end_of_the_work_looks_at_the_whole(run: Run) -> None:
+    options = {"table": "256KiB", "derived": "64KiB", "columns": 1, "block": 16, "queries": 1, "updates": 0}
+    run.child.say(json.dumps({"cluster": "calm", "name": "x", "workload": "analytics", "ram": 128 * PAGE_SIZE,
+                              "options": options, "operations": 2}))
+    run.attach()
+    run.child.say("go")
+    assert run.event() == {"event": "ready"}
+    assert run.event()["pages_verified"] == 16 + 2 * 16 + 64, "while it is filled, two blocks, the table at the end"
+
+
+def test_a_slow_farewell_is_its_own(run: Run, trace: str) -> None:
+    """The hypervisor lets go of a guest that leaves: that is not the hypervisor's end."""
+    run.begin(trace, cluster="slow")
+    assert run.event()["event"] == "done"
+    run.child.say("quit")
+    assert run.child.process.stderr.readline() == b"closed\n"
+    run.lose_hypervisor()
     assert (run.status(), run.errors()) == (0, [])
 
 
@@ -234,6 +260,21 @@ def test_a_signal_is_obeyed_quietly(run: Run, trace: str, stage, number: int, st
     stage(run, trace)
     os.kill(run.pid, number)
     assert run.status() == status
+    assert (run.rest(), run.errors()) == (b"", [])
+    assert run.left_in_order == (stage is not stuck), "between two operations, unless there is no end of one"
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep numpy from starting threads: one of them would take the signals, as long as they are blocked elsewhere."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize("stage", [working, stuck])
+def test_a_signal_is_obeyed_where_numpy_has_no_threads(one_thread: None, run: Run, trace: str, stage) -> None:
+    stage(run, trace)
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.status() == 143
     assert (run.rest(), run.errors()) == (b"", [])
 
 

@@ -1,4 +1,8 @@
-"""Guests that lie: attached like any other, and then bound by nothing."""
+"""Guests that lie: attached like any other, and then bound by nothing; and what they must not get at.
+
+    Peer     a guest without a library, of a running machine
+    Stage    a liar and an honest guest, on a machine that stands still
+"""
 
 import os
 import select
@@ -10,12 +14,13 @@ import msgpack
 import numpy as np
 import posix_ipc
 
-from shm import door
-from shm.abi import ABI_VERSION, Op, Reply, decode_reply
+from shm import door, names
+from shm.abi import ABI_VERSION, PAGE_SIZE, Op, Reply, Status, decode_reply
 from shm.arena import SharedObject
 from shm.channel import open_queue
 from shm.transfer import Transfer
 
+OID = (1, 2, 3)
 DEADLINE_S = 20.0            # of every wait; reached only by a test that fails
 ATTACH = {"call": "attach", "abi": ABI_VERSION, "name": "liar", "pages": 16, "max_pages": 16, "weight": 1}
 
@@ -128,3 +133,70 @@ def touch_holes(fd: int, pages: int) -> int:
         return seen.resident()
     finally:
         seen.close()
+
+
+def refusal(cluster: str, **changed: Any) -> str:
+    """Ask for what is refused; return the line that says so."""
+    with door.connect(cluster) as link:
+        answer, fds = ask(link, ATTACH | changed)
+    assert fds == []
+    return answer["error"]
+
+
+def prove_open(running: Any, name: str = "another") -> None:
+    """The machine goes on: another guest gets in, and its memory works."""
+    guest = running.guest(name)
+    guest.memory.write(3, b"\x77" * PAGE_SIZE)
+    assert guest.memory.read(3) == b"\x77" * PAGE_SIZE
+
+
+def own_names(cluster: str) -> list[str]:
+    """What of the cluster stands in /dev/shm, without cluster and run."""
+    return sorted(item.name.split(".", 3)[-1] for item in names.objects(cluster))
+
+
+class Stage:
+    """A liar and an honest guest on a machine that stands still; the honest one has pages and pools to lose."""
+
+    def __init__(self, still: Any) -> None:
+        self.machine = still.machine
+        self.liar, self.honest = still.guest("liar", 300), still.guest("honest", 16)
+        self.pools = [self.honest.tmem.new_pool(persistent=True), self.honest.tmem.new_pool(persistent=False)]
+        for pool in self.pools:
+            for index in range(4):
+                assert pool.put(OID, index, bytes([index + 1]) * PAGE_SIZE)
+        self.honest.memory.write_many(range(8), np.full((8, PAGE_SIZE), 0x5A, np.uint8))
+        self.ephemeral = self.liar.tmem.new_pool(persistent=False)
+        self.persistent = self.liar.tmem.new_pool(persistent=True)
+
+    def picture(self) -> tuple[Any, ...]:
+        """All that a refused call must leave as it was."""
+        machine = self.machine
+        pools = [(pool.serial, pool.owner, pool.pages, pool.counts.tolist()) for pool in machine.store.pools.all()]
+        guests = [(guest.domain.map.usage.tobytes(), guest.domain.map.content.tobytes())
+                  for guest in (self.liar, self.honest)]
+        return pools, guests, machine.ledger.used, dict(machine.ledger.held), machine.heap.object.resident()
+
+    def prove_honest_unharmed(self) -> None:
+        persistent, ephemeral = self.pools
+        for index in range(4):
+            assert persistent.get(OID, index) == bytes([index + 1]) * PAGE_SIZE
+        hits, pages = ephemeral.get_many(OID, range(4))
+        assert hits.all() and [row[0] for row in pages.tolist()] == [1, 2, 3, 4]
+        assert (self.honest.memory.read_many(range(8)) == 0x5A).all()
+
+    def answer(self, message: bytes) -> Reply:
+        return decode_reply(self.machine.dispatch.answer(self.liar.domain, message))
+
+    def errors(self) -> int:
+        return self.liar.counts.errors
+
+
+def multicall(guest: Any, *rows: tuple[int, int, tuple[int, int, int], int, int]) -> list[int]:
+    """Have a guest that stands still make a multicall of entries (op, pool, oid, index, slot); return the statuses."""
+    count = write_entries(guest.transfer, list(rows))
+    reply = guest.channel.call(Op.MULTICALL, count)
+    assert reply.status == Status.OK
+    found = statuses(guest.transfer, count)
+    assert reply.value == found.count(Status.OK)
+    return found

@@ -6,7 +6,7 @@ from contextlib import suppress
 import msgpack
 import numpy as np
 import pytest
-from peers import statuses, write_entries
+from peers import OID, Stage, multicall
 
 from hypervisor.ledger import HEAP
 from shm.abi import (
@@ -20,14 +20,12 @@ from shm.abi import (
     Op,
     PoolFlag,
     Status,
-    decode_reply,
 )
 from shm.counters import HostCount
 from shm.pagestate import Essa, State
 
 EPHEMERAL = TMEM_VERSION << VERSION_SHIFT
 PERSISTENT = EPHEMERAL | PoolFlag.PERSIST
-OID = (1, 2, 3)
 PUT, GET, FLUSH = Op.PUT_PAGE, Op.GET_PAGE, Op.FLUSH_PAGE
 
 
@@ -70,55 +68,9 @@ def bad_arguments(op):
 JUNK = {"bytes": BYTES, "headers": HEADERS} | {op.name: dict(bad_arguments(op)) for op in Op}
 
 
-class Stage:
-    """A liar and an honest guest on a machine that stands still; the honest one has pages and pools to lose."""
-
-    def __init__(self, still):
-        self.machine = still.machine
-        self.liar, self.honest = still.guest("liar", 300), still.guest("honest", 16)
-        self.pools = [self.honest.tmem.new_pool(persistent=True), self.honest.tmem.new_pool(persistent=False)]
-        for pool in self.pools:
-            for index in range(4):
-                assert pool.put(OID, index, bytes([index + 1]) * PAGE_SIZE)
-        self.honest.memory.write_many(range(8), np.full((8, PAGE_SIZE), 0x5A, np.uint8))
-        self.ephemeral = self.liar.tmem.new_pool(persistent=False)
-        self.persistent = self.liar.tmem.new_pool(persistent=True)
-
-    def picture(self):
-        """All that a refused call must leave as it was."""
-        machine = self.machine
-        pools = [(pool.serial, pool.owner, pool.pages, pool.counts.tolist()) for pool in machine.store.pools.all()]
-        guests = [(guest.domain.map.usage.tobytes(), guest.domain.map.content.tobytes())
-                  for guest in (self.liar, self.honest)]
-        return pools, guests, machine.ledger.used, dict(machine.ledger.held), machine.heap.object.resident()
-
-    def prove_honest_unharmed(self):
-        persistent, ephemeral = self.pools
-        for index in range(4):
-            assert persistent.get(OID, index) == bytes([index + 1]) * PAGE_SIZE
-        hits, pages = ephemeral.get_many(OID, range(4))
-        assert hits.all() and [row[0] for row in pages.tolist()] == [1, 2, 3, 4]
-        assert (self.honest.memory.read_many(range(8)) == 0x5A).all()
-
-    def answer(self, message):
-        return decode_reply(self.machine.dispatch.answer(self.liar.domain, message))
-
-    def errors(self):
-        return self.liar.counts.errors
-
-
 @pytest.fixture
 def stage(still_machine):
     return Stage(still_machine(budget=1024))
-
-
-def multicall(guest, *rows):
-    count = write_entries(guest.transfer, list(rows))
-    reply = guest.channel.call(Op.MULTICALL, count)
-    assert reply.status == Status.OK
-    found = statuses(guest.transfer, count)
-    assert reply.value == found.count(Status.OK)
-    return found
 
 
 # Bytes that are no calls
@@ -263,160 +215,6 @@ def test_a_batch_gets_what_there_is(still_machine):
     status, granted = guest.channel.call(Op.FAULT, 10)[1:]
     assert status == Status.OK and 0 < granted <= 6
     assert still.machine.ledger.used == guest.domain.ram.resident() == 58 + granted
-
-
-# Multicalls
-
-def test_nothing_at_all(stage):
-    assert stage.liar.channel.call(Op.MULTICALL, 0)[1:] == (Status.OK, 0)
-
-
-def test_entries_are_carried_out_in_order(stage):
-    """Put, get, get, put, flush, get of one handle, and a stranger between: as if called one after the other."""
-    guest, pool = stage.liar, stage.ephemeral.number
-    guest.transfer.pages[0], guest.transfer.pages[1] = 0x11, 0x22
-    other = (8, 8, 8)
-    assert multicall(guest, (PUT, pool, OID, 0, 0), (PUT, pool, other, 0, 1), (GET, pool, OID, 0, 5),
-                     (GET, pool, OID, 0, 6), (PUT, pool, OID, 0, 1), (FLUSH, pool, OID, 0, 0),
-                     (GET, pool, OID, 0, 7)) == [Status.OK, Status.OK, Status.OK, Status.NO, Status.OK, Status.OK,
-                                                 Status.NO]
-    assert (guest.transfer.pages[5] == 0x11).all() and not guest.transfer.pages[6:8].any()
-    assert stage.ephemeral.get(other, 0) == b"\x22" * PAGE_SIZE
-
-
-def test_pools_and_operations_may_be_mixed(stage):
-    guest, here, there = stage.liar, stage.ephemeral.number, stage.persistent.number
-    guest.transfer.pages[0], guest.transfer.pages[1] = 0x11, 0x22
-    assert multicall(guest, (PUT, here, OID, 0, 0), (PUT, there, OID, 0, 1), (GET, here, OID, 0, 2),
-                     (GET, there, OID, 0, 3)) == [Status.OK] * 4
-    assert [int(guest.transfer.pages[slot][9]) for slot in (2, 3)] == [0x11, 0x22]
-
-
-def test_one_handle_put_twice_in_one_multicall_holds_the_second_page(stage):
-    """T32 within a batch."""
-    guest, pool = stage.liar, stage.persistent.number
-    guest.transfer.pages[:3] = np.array([[1], [2], [3]], np.uint8)
-    assert multicall(guest, (PUT, pool, OID, 0, 0), (PUT, pool, OID, 1, 1), (PUT, pool, OID, 0, 2)) == [Status.OK] * 3
-    assert stage.persistent.get(OID, 0)[0] == 3
-    assert guest.counts.tmem_puts == guest.counts.tmem_puts_stored == 3
-
-
-def test_one_handle_got_twice_in_one_multicall_hits_once(stage):
-    """T14 within a batch."""
-    guest, pool = stage.liar, stage.ephemeral.number
-    stage.ephemeral.put(OID, 0, b"\x07" * PAGE_SIZE)
-    stage.ephemeral.put(OID, 1, b"\x08" * PAGE_SIZE)
-    assert multicall(guest, (GET, pool, OID, 0, 0), (GET, pool, OID, 0, 1)) == [Status.OK, Status.NO]
-    assert (guest.counts.tmem_gets, guest.counts.tmem_hits) == (2, 1)
-
-
-@pytest.mark.parametrize("slot", [MULTICALL_LIMIT, MULTICALL_LIMIT + 1, 0x7FFFFFFF, U32])
-def test_a_slot_outside_the_buffer(stage, slot):
-    """T28b, T37: EFAULT for that entry; a bad put of a known handle flushes it; the neighbours go on."""
-    guest, pool = stage.liar, stage.persistent.number
-    guest.transfer.pages[0] = 0x11
-    assert multicall(guest, (PUT, pool, OID, 0, 0), (PUT, pool, OID, 1, slot), (PUT, pool, OID, 2, 0)) == [
-        Status.OK, Status.EFAULT, Status.OK]
-    assert multicall(guest, (GET, pool, OID, 0, slot), (GET, pool, OID, 2, 4)) == [Status.EFAULT, Status.OK]
-    assert multicall(guest, (PUT, pool, OID, 2, slot), (GET, pool, OID, 0, 5)) == [Status.EFAULT, Status.OK]
-    assert multicall(guest, (FLUSH, pool, OID, 0, slot)) == [Status.OK], "a flush needs no page"
-    assert stage.persistent.get(OID, 2) is None
-    stage.prove_honest_unharmed()
-
-
-NO_PAGE_OPERATIONS = [0, Op.NEW_POOL, Op.DESTROY_POOL, Op.FLUSH_OBJECT, Op.PING, Op.FAULT, Op.MULTICALL, U32]
-
-
-@pytest.mark.parametrize("op", NO_PAGE_OPERATIONS)
-def test_an_entry_that_is_no_page_operation(stage, op):
-    """EINVAL for that entry alone: no pool is made, no multicall in a multicall."""
-    guest, pool, before = stage.liar, stage.ephemeral.number, len(stage.machine.store.pools.all())
-    assert multicall(guest, (PUT, pool, OID, 0, 0), (op, pool, OID, 0, 0), (GET, pool, OID, 0, 0)) == [
-        Status.OK, Status.EINVAL, Status.OK]
-    assert len(stage.machine.store.pools.all()) == before
-
-
-def test_entries_for_pools_that_are_not_its_own(stage):
-    guest = stage.liar
-    stage.liar.channel.call(Op.DESTROY_POOL, 1)
-    rows = [(op, pool, OID, index, index) for op in (PUT, GET, FLUSH) for pool in (1, 15, 16, U32) for index in (0, 1)]
-    assert multicall(guest, *rows) == [Status.ENODEV] * len(rows)
-    stage.prove_honest_unharmed()
-
-
-def test_entries_beyond_the_count_are_not_looked_at(stage):
-    guest, pool = stage.liar, stage.ephemeral.number
-    write_entries(guest.transfer, [(PUT, pool, OID, n, n) for n in range(4)])
-    assert guest.channel.call(Op.MULTICALL, 2)[1:] == (Status.OK, 2)
-    assert stage.machine.store.pages_of(guest.domain.number, persistent=False) == 2
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_any_numbers_in_the_entries(stage, seed):
-    """Whatever 256 entries say, each gets a status, and the honest guest loses nothing."""
-    rng = np.random.default_rng(seed)
-    guest = stage.liar
-    raw = rng.integers(0, 256, guest.transfer.entries.nbytes, np.uint8)
-    guest.transfer.entries[:] = raw.view(guest.transfer.entries.dtype)
-    plausible = rng.random(MULTICALL_LIMIT) < 0.7
-    guest.transfer.entries["op"][plausible] = rng.choice([PUT, GET, FLUSH], np.count_nonzero(plausible))
-    guest.transfer.entries["pool"][rng.random(MULTICALL_LIMIT) < 0.7] = rng.choice([0, 1])
-    guest.transfer.entries["slot"][rng.random(MULTICALL_LIMIT) < 0.7] %= MULTICALL_LIMIT
-    assert guest.channel.call(Op.MULTICALL, MULTICALL_LIMIT).status == Status.OK
-    assert set(statuses(guest.transfer, MULTICALL_LIMIT)) <= set(Status)
-    stage.prove_honest_unharmed()
-
-
-# What changes in the buffer while the call is carried out
-
-def meanwhile(monkeypatch, owner, name, work):
-    """Have `work` done at the moment when `owner.name` is called, before it begins."""
-    real = getattr(owner, name)
-
-    def parked(*arguments):
-        work()
-        return real(*arguments)
-
-    monkeypatch.setattr(owner, name, parked)
-
-
-def test_entries_turned_while_they_are_carried_out(stage, monkeypatch):
-    """The race of check and use: pool, object id, slot and operation are all turned after they were looked at."""
-    guest, pool = stage.liar, stage.ephemeral.number
-    guest.transfer.pages[0], guest.transfer.pages[200] = 0x11, 0x66
-
-    def turn():
-        guest.transfer.entries["pool"][:], guest.transfer.entries["slot"][:] = U32, U32
-        guest.transfer.entries["oid"][:], guest.transfer.entries["op"][:] = 9, Op.FLUSH_PAGE
-
-    for name in ("put_many", "get_many"):
-        meanwhile(monkeypatch, stage.machine.store, name, turn)
-    assert multicall(guest, (PUT, pool, OID, 0, 0)) == [Status.OK]
-    assert multicall(guest, (GET, pool, OID, 0, 3)) == [Status.OK]
-    assert (guest.transfer.pages[3] == 0x11).all()
-
-
-def test_faults_turned_while_they_are_granted(stage, monkeypatch):
-    """Frame numbers that were in the guest when they were checked are used as they were then."""
-    guest = stage.liar
-    meanwhile(monkeypatch, stage.machine.cmm2, "wanting", lambda: guest.transfer.gfns.fill(1 << 40))
-    guest.transfer.gfns[:3] = [7, 3, 5]
-    assert guest.channel.call(Op.FAULT, 3)[1:] == (Status.OK, 3)
-    assert np.flatnonzero(guest.domain.resident_mask()).tolist() == [3, 5, 7]
-
-
-@pytest.mark.parametrize("batch", [False, True], ids=["single", "in a batch"])
-def test_a_page_changed_after_the_reply_is_stored_as_it_was(stage, batch):
-    """T19 through the buffer: the store holds a copy, not a view."""
-    guest, pool = stage.liar, stage.persistent.number
-    guest.transfer.pages[:2] = 0x33
-    rows = [(PUT, pool, OID, 0, 0), (PUT, pool, OID, 1, 1)]
-    if batch:
-        multicall(guest, *rows)
-    else:
-        guest.channel.call(PUT, pool, *OID, 0)
-    guest.transfer.pages[:] = 0x44
-    assert stage.persistent.get(OID, 0) == b"\x33" * PAGE_SIZE
 
 
 # What is counted

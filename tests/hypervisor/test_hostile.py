@@ -10,16 +10,15 @@ import msgpack
 import numpy as np
 import posix_ipc
 import pytest
-from peers import Peer, flood, statuses, touch_holes, write_entries
+from peers import OID, Peer, flood, statuses, touch_holes, write_entries
 
 from guests import Guest
 from hypervisor.toolstack.connection import call
 from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, U64, Op, Status
 from shm.arena import SharedObject
 from shm.counters import HostCount
-from shm.pagestate import Essa
+from shm.pagestate import REFERENCED, Essa
 
-OID = (1, 2, 3)
 DEADLINE_S = 20.0
 
 
@@ -306,6 +305,23 @@ def test_a_page_that_was_discarded_comes_back_as_zeros(stage):
     assert running.inside(lambda: running.machine.cmm2.evict(domain, np.array([0]))) == 1
     guest.essa(Essa.SET_STABLE, [0])
     assert guest.memory.read(0) == bytes(PAGE_SIZE)
+
+
+def test_memory_cut_short_by_its_guest_brings_no_foreign_bytes(still_machine, monkeypatch):
+    """A copy out of less than a page: the rest must not be what the hypervisor had there last (invariant 6)."""
+    still = still_machine()
+    still.expects_drift = True                               # frames that the ledger has granted are gone
+    liar = still.guest("liar")
+    liar.memory.write_many(range(4), np.full((4, PAGE_SIZE), 0x11, np.uint8))
+    liar.domain.map.usage[:4] &= 0xFF ^ REFERENCED
+    ram = liar.domain.ram
+    os.ftruncate(ram.fd, PAGE_SIZE)
+    with monkeypatch.context() as reused:
+        reused.setattr(np, "empty", lambda shape, *_: np.full(shape, 0xEE, np.uint8))
+        assert still.machine.cmm2.evict(liar.domain, np.arange(4)) == 4
+    os.ftruncate(ram.fd, liar.pages * PAGE_SIZE)
+    pages = liar.memory.read_many(range(4))
+    assert (pages[0] == 0x11).all() and not pages[1:].any()
 
 
 def test_names_unlinked_by_a_guest_hurt_nobody(stage):

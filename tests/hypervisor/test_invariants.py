@@ -26,7 +26,7 @@ from shm.counters import HostCount
 from shm.errors import AddressingException, DiscardFault, OutOfMemory
 from shm.pagestate import Essa, State
 
-PAGES, SLOTS = 12, 10
+PAGES, SLOTS = 5, 6         # few, so that what is done meets what was done
 ZERO = bytes(PAGE_SIZE)
 WHO, GFN = st.integers(0, 1), st.integers(0, PAGES - 1)
 GFNS = st.lists(GFN, min_size=1, max_size=PAGES, unique=True)
@@ -176,6 +176,13 @@ class Cluster(RuleBasedStateMachine):
             page.data = ZERO
         page.word = "V" if page.gone else word
 
+    @rule(who=WHO, gfn=GFN, clean=st.booleans(), order=st.sampled_from([Essa.SET_VOLATILE, Essa.SET_POT_VOLATILE]))
+    def use_and_let_go(self, who: int, gfn: int, clean: bool, order: Essa) -> None:
+        """What a guest kernel does all day: take a page, fill it, and mark it."""
+        self.hint(who, [gfn], Essa.SET_STABLE)
+        self.store(who, gfn, clean)
+        self.hint(who, [gfn], order)
+
     @rule(who=WHO, gfn=GFN)
     def clean(self, who: int, gfn: int) -> None:
         """Hand a dirty page over to the guest's own disk: test, make stable, clear (R36)."""
@@ -298,4 +305,4 @@ def test_no_program_breaks_an_invariant(new_cluster_name, cluster_names, stems, 
             stems.append(still.machine.stem)
             return still
 
-    run_state_machine_as_test(Made, settings=settings(max_examples=40, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Made, settings=settings(max_examples=50, stateful_step_count=40, deadline=None))

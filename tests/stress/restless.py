@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Callable
 from time import monotonic
+from zlib import crc32
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Restless:
 
     def fresh(self, place: int) -> int:
         self.version += 1
-        return self.seed << 56 | hash(self.name) % 0xFFFF << 40 | place % 256 << 32 | self.version
+        return self.seed << 56 | crc32(self.name.encode()) % 0xFFFF << 40 | place % 256 << 32 | self.version
 
     def some(self, most: int = 40) -> list[int]:
         """Some pages: often one, sometimes neighbours, sometimes scattered."""

@@ -92,6 +92,14 @@ def test_a_page_that_was_flushed_and_comes_back_is_found(prepare) -> None:
         run.steps(3000)
 
 
+def test_a_page_that_is_had_twice_from_an_ephemeral_pool_is_found(prepare) -> None:
+    run = prepare("stress", ALONE | {"ephemeral": 64}, pages=64)
+    pool = run.guest.tmem.pools[-1]
+    pool.get = lambda oid, index: pool.pages.get((oid, index))
+    with pytest.raises(WrongContent, match=r"ephemeral pool: object [0-9], index [0-9]+ is a hit, and nothing"):
+        run.steps(3000)
+
+
 # -- private pages: a host that breaks one promise each
 
 def private(prepare, **host: Any):

@@ -5,6 +5,7 @@ import lzma
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guests.workloads import traces
+from guests.workloads.trace import Format
 from guests.workloads.traces import read_trace
 from shm.errors import UsageProblem
 
@@ -118,6 +120,7 @@ def test_damage_behind_the_limit_is_not_looked_at(tmp_path: Path, monkeypatch: p
 DAMAGED = [
     ("a.lis", b"1 1 0 0\n2 1 0\n", "line 2: '2 1 0' is not four numbers"),
     ("a.lis", b"1 1 0 0\n\n-2 1 0 0\n", "line 3: '-2 1 0 0' is not"),
+    ("a.lis", b"1 1 0 0\n\n\n5 1 0 0\n1 70000 0 0\n", "line 5: '1 70000 0 0'"),
     ("a.lis", b"1 70000 0 0\n", "line 1: .* more than 65536 pages at once"),
     ("a.lis", b"1 1 0 0\n99999999999999999 1 0 0\n", "line 2: .*: no page number"),
     ("a.lis", b"1 1 0 0\n99999999999999999999 1 0 0\n", "line 2: "),
@@ -177,6 +180,10 @@ def test_files_that_are_not_there_or_not_files(tmp_path: Path) -> None:
         read_trace(tmp_path / "gone.lis")
     with pytest.raises(UsageProblem, match="is a directory"):
         read_trace(tmp_path)
+
+
+def test_the_option_offers_every_format() -> None:
+    assert get_args(Format) == traces.FORMAT_NAMES
 
 
 def test_an_unknown_format_names_those_there_are(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ LIMITS = [("ample", 1024, 0), ("a cap of 4", 1024, 4), ("a cap of 1", 1024, 1), 
 
 
 @pytest.mark.parametrize(("budget", "cap"), [limits[1:] for limits in LIMITS], ids=[limits[0] for limits in LIMITS])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(operations=OPERATION_LISTS)
 def test_bulk_equals_one_by_one(budget, cap, operations):
     """With frames in plenty, with a cap, with scarce frames: nothing that can be seen differs."""

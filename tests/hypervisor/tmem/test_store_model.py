@@ -142,5 +142,5 @@ class TwoGuests(RuleBasedStateMachine):
             self.closing.close()
 
 
-TwoGuests.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TwoGuests.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 test_two_guests_against_dictionaries_that_may_forget = TwoGuests.TestCase

@@ -48,7 +48,7 @@ WRONG: list[tuple[str, Any, list[str]]] = [
                                          "give the path of a trace"]),
     ("trace", {"file": "a.lis", "format": "lis"}, [
         "guest 'g': option 'format': 'lis' is not allowed; "
-        "allowed: arc, vscsi, csv, pages, u32, spc, msr, libcachesim, oraclegeneral"]),
+        "allowed: arc, vscsi, csv, pages, u32, spc, msr, oraclegeneral, libcachesim"]),
     ("trace", {"file": "a.lis", "repeat": 1}, ["guest 'g': option 'repeat': 1 is neither true nor false"]),
     ("trace", {"file": "a.lis", "cache_pages": 5, "access": "map"}, [
         "guest 'g': options of workload 'trace': cache_pages counts read lookups; allowed with it: access = \"read\""]),
