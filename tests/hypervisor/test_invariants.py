@@ -29,7 +29,7 @@ from shm.pagestate import Essa, State
 PAGES, SLOTS = 5, 6         # few, so that what is done meets what was done
 ZERO = bytes(PAGE_SIZE)
 WHO, GFN = st.integers(0, 1), st.integers(0, PAGES - 1)
-GFNS = st.lists(GFN, min_size=1, max_size=PAGES, unique=True)
+GFNS = st.lists(GFN, min_size=1, max_size=PAGES, unique=True) | st.just(list(range(PAGES)))
 
 
 @dataclass
@@ -37,10 +37,10 @@ class Page:
     """What a guest may rely on."""
 
     word: str = "S"
-    data: bytes | None = ZERO    # None: undefined, but never another guest's
+    data: bytes | None = field(default=ZERO, repr=False)         # None: undefined, but never another guest's
     dirty: bool = False
     gone: bool = False           # seen as discarded: stays so until the guest says something else
-    past: set[bytes] = field(default_factory=lambda: {ZERO})
+    past: set[bytes] = field(default_factory=lambda: {ZERO}, repr=False)
 
     @property
     def may_be_gone(self) -> bool:
@@ -146,6 +146,12 @@ class Cluster(RuleBasedStateMachine):
         for gfn, old in zip(gfns, self.guests[who].essa(order, gfns).tolist(), strict=True):
             self.hinted(self.pages[who][gfn], order, old & 0x0F)
 
+    @rule(who=WHO, gfns=GFNS, order=st.sampled_from([Essa.SET_UNUSED, Essa.SET_VOLATILE, Essa.SET_POT_VOLATILE]))
+    def let_go_and_look(self, who: int, gfns: list[int], order: Essa) -> None:
+        self.hint(who, gfns, order)
+        for gfn in gfns:
+            self.load(who, gfn)
+
     def hinted(self, page: Page, order: Essa, old: int) -> None:
         content = old & 0x03
         assert content in (0x00, 0x02, 0x03)
@@ -209,16 +215,13 @@ class Cluster(RuleBasedStateMachine):
     def evict(self, who: int, gfns: list[int]) -> None:
         self.machine.cmm2.evict(self.guests[who].domain, np.array(sorted(gfns)))
 
-    @rule(frames=st.integers(0, 2 * PAGES))
-    def reclaim(self, frames: int) -> None:
-        self.machine.reclaim.free_up(frames)
+    @rule(frames=st.integers(0, 2 * PAGES), background=st.booleans())
+    def reclaim(self, frames: int, background: bool) -> None:
+        self.machine.reclaim.background() if background else self.machine.reclaim.free_up(frames)
 
-    @rule()
-    def background(self) -> None:
-        self.machine.reclaim.background()
-
-    @rule(who=WHO)
-    def settle(self, who: int) -> None:
+    @rule(who=WHO, seconds=st.sampled_from([0.0, 1.0]))
+    def time_passes(self, who: int, seconds: float) -> None:
+        domains.monotonic.now += seconds             # type: ignore[attr-defined]
         self.machine.cmm2.settle(self.guests[who].domain)
 
     @rule(budget=st.integers(1, 3 * PAGES))
@@ -227,10 +230,6 @@ class Cluster(RuleBasedStateMachine):
         ledger.budget = budget
         if ledger.free < 0:
             self.machine.reclaim.free_up(-ledger.free)
-
-    @rule()
-    def time_passes(self) -> None:
-        domains.monotonic.now += 1.0                 # type: ignore[attr-defined]
 
     @rule(who=WHO, gfn=GFN)
     @precondition(lambda self: self.serial % 3 == 0)
@@ -305,4 +304,4 @@ def test_no_program_breaks_an_invariant(new_cluster_name, cluster_names, stems, 
             stems.append(still.machine.stem)
             return still
 
-    run_state_machine_as_test(Made, settings=settings(max_examples=50, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Made, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
