@@ -16,8 +16,6 @@ from typing import Any
 from shm.errors import UsageProblem
 
 USAGE = "usage: python -m guests check|run, with JSON on standard input"
-# A guest yields to its hypervisor: where cores are scarce, whoever all wait for must not queue behind those who wait.
-YIELD = 10
 KEYS = ("name", "workload", "ram", "options")
 
 
@@ -29,8 +27,6 @@ def main(arguments: Sequence[str], connect: Callable[..., Any] | None = None) ->
     if list(arguments) == ["run"]:
         from guests.guest import Guest
         from guests.workloads.session import run
-        if connect is None:
-            os.nice(YIELD)
         return run(connect or Guest.connect)
     print(USAGE, file=sys.stderr)
     return 2

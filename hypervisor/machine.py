@@ -184,6 +184,7 @@ class Machine:
         stop = start + (self._halt.window if self._may_poll and self.domains else 0)
         events = self._poller.poll(0)
         while not events and monotonic_ns() < stop:
+            os.sched_yield()                                 # a guest may be waiting for this very core
             events = self._poller.poll(0)
         if not events:
             events = self._poller.poll(max(0.0, self._next_tick - monotonic()))

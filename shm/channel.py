@@ -5,6 +5,7 @@ adaptive halt polling: poll for a while that grows and shrinks with its success,
 guest sleeps on its reply queue and on the door's socket at once, so the death of the hypervisor wakes it.
 """
 
+import os
 import select
 import socket
 from time import monotonic, monotonic_ns
@@ -22,12 +23,13 @@ class HaltPoll:
     """How long to poll before sleeping: KVM's rule (halt_poll_ns), in nanoseconds.
 
     A sleeper's wait counts its own waking up, 55 to 70 us across two cores: so a wait of up to SHORT is one that a poll
-    of CEILING would probably have met, and a longer one is idleness.
+    of CEILING might have met, and a longer one is idleness.  CEILING is longer than a call and a waking together: were
+    it shorter, either side would fall asleep while the other wakes up.
     """
 
-    CEILING = 50_000
+    CEILING = 200_000
     FIRST = 10_000
-    SHORT = 200_000
+    SHORT = 400_000
 
     def __init__(self) -> None:
         self.window = self.FIRST
@@ -110,6 +112,8 @@ class GuestEnd:
             except posix_ipc.BusyError:
                 if monotonic_ns() >= stop:
                     self._block(deadline)
+                else:
+                    os.sched_yield()                 # the hypervisor may be waiting for this very core
         if self.transfer.may_poll:
             self.halt.settle(monotonic_ns() - start)
         return message

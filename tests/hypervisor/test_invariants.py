@@ -39,6 +39,7 @@ class Page:
     word: str = "S"
     data: bytes | None = field(default=ZERO, repr=False)         # None: undefined, but never another guest's
     dirty: bool = False
+    preserved: bool = False      # P, but dirty at some time: the host may have preserved it, and made it S (R16)
     gone: bool = False           # seen as discarded: stays so until the guest says something else
     past: set[bytes] = field(default_factory=lambda: {ZERO}, repr=False)
 
@@ -86,7 +87,7 @@ class Cluster(RuleBasedStateMachine):
             self.nothing_to_reclaim()
         else:
             assert page.word != "U" and not page.gone
-            page.data, page.dirty = data, not clean
+            page.data, page.dirty, page.preserved = data, not clean, page.preserved or not clean
             page.past.add(data)
 
     @rule(who=WHO, gfn=GFN)
@@ -159,7 +160,8 @@ class Cluster(RuleBasedStateMachine):
             self.discarded(page)
         else:
             assert not page.gone
-            assert "SUPV"[old >> 2] == page.word or (page.word, old >> 2, page.dirty) == ("P", 0, True)
+            assert "SUPV"[old >> 2] == page.word or (page.word == "P" and page.preserved and old >> 2 == 0)
+            page.word = "SUPV"[old >> 2]
         if order in (Essa.GET_STATE, Essa.SET_STABLE_IF_NOT_DISCARDED) and page.gone:
             return
         if content == 0x03:
@@ -180,7 +182,7 @@ class Cluster(RuleBasedStateMachine):
             page.data = ZERO if content == 0x03 else None
         elif word == "S" and content == 0x03 and page.word == "V":
             page.data = ZERO
-        page.word = "V" if page.gone else word
+        page.word, page.preserved = "V" if page.gone else word, page.dirty
 
     @rule(who=WHO, gfn=GFN, clean=st.booleans(), order=st.sampled_from([Essa.SET_VOLATILE, Essa.SET_POT_VOLATILE]))
     def use_and_let_go(self, who: int, gfn: int, clean: bool, order: Essa) -> None:
