@@ -132,7 +132,7 @@ def _make_objects(stem: str, pages: int, objects: dict[str, SharedObject]) -> No
     sizes = {"usage": bytes_in_pages, "content": bytes_in_pages, "transfer": TRANSFER_PAGES, "count": 1}
     objects["ram"] = SharedObject.create(f"{stem}.ram", pages)
     for kind, size in sizes.items():
-        objects[kind] = SharedObject.create(f"{stem}.{kind}", size, allocated=True)
+        objects[kind] = SharedObject.sealed(f"{stem}.{kind}", size)
     objects["content_read_only"] = SharedObject(objects["content"].read_only_fd())
 
 

@@ -11,6 +11,7 @@ only then touched; and holes are read by pread only.
 """
 
 import ctypes
+import fcntl
 import mmap
 import os
 from contextlib import suppress
@@ -73,6 +74,23 @@ class SharedObject:
         except OSError as error:
             made.close()
             made.unlink()
+            raise no_room(pages, error) from error
+        return made
+
+    @classmethod
+    def sealed(cls, name: str, pages: int) -> "SharedObject":
+        """Make a control object: a memfd with all its frames, whose size nobody can change (a cut would be a SIGBUS).
+
+        It has no name in /dev/shm and is handed over by descriptor alone; `name` is what /proc shows.
+        """
+        made = cls(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), name)
+        try:
+            os.ftruncate(made.fd, pages * PAGE_SIZE)
+            made.allocate([(0, pages)])
+            made.pages = pages
+            fcntl.fcntl(made.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        except OSError as error:
+            made.close()
             raise no_room(pages, error) from error
         return made
 

@@ -3,7 +3,7 @@
     memcommons.CLUSTER.RUN.cluster           held (flock) by the hypervisor while it lives; made first, removed last
     memcommons.CLUSTER.RUN.heap              frames of the tmem store
     memcommons.CLUSTER.RUN.gN.ram            a guest's memory; made first of the guest's objects, removed last
-    memcommons.CLUSTER.RUN.gN.{usage,content,transfer,count}
+                                             (its control objects are memfds, which have no names)
     sem.memcommons.CLUSTER.RUN.gN.lock       the state lock
     /memcommons.CLUSTER.RUN.gN.{req,rep}     message queues, which no folder lists: their names follow from gN.ram
 
@@ -116,8 +116,7 @@ def forget_guest(guest_stem: str) -> None:
     for end in QUEUES:
         _quietly(posix_ipc.unlink_message_queue, f"/{guest_stem}.{end}")
     _quietly(posix_ipc.unlink_semaphore, f"/{guest_stem}.lock")
-    for end in ("usage", "content", "transfer", "count", "ram"):
-        _quietly(posix_ipc.unlink_shared_memory, f"/{guest_stem}.{end}")
+    _quietly(posix_ipc.unlink_shared_memory, f"/{guest_stem}.ram")
 
 
 def _quietly(unlink: Callable[[str], None], name: str) -> None:

@@ -95,6 +95,17 @@ def test_control_objects_have_their_frames_so_that_no_touch_can_fail(make):
     assert control["usage"].pages == control["content"].pages == 2, "a byte a page"
 
 
+def test_control_objects_have_no_name_and_nobody_can_cut_them(make, stems):
+    """A page of theirs that went away would be the hypervisor's SIGBUS."""
+    domain = make(pages=5000)
+    assert {item.name.split(".", 3)[3] for item in names.objects(stems[0].split(".")[1])} == {
+        "g0.ram", "g0.req", "g0.rep", "g0.lock"}
+    for kind in ("usage", "content", "transfer", "count"):
+        for size in (0, 1 << 30):
+            with pytest.raises(PermissionError):
+                os.ftruncate(domain.objects[kind].fd, size)
+
+
 def test_what_is_handed_over_of_content_cannot_be_written(make):
     held = make().objects["content_read_only"]
     with pytest.raises(PermissionError):
@@ -128,8 +139,9 @@ class Failing:
 
     def __init__(self, monkeypatch, fails_at):
         self.left = fails_at
-        self.real = SharedObject.create, make_queue, posix_ipc.Semaphore
+        self.real = SharedObject.create, make_queue, posix_ipc.Semaphore, SharedObject.sealed
         monkeypatch.setattr(domains.SharedObject, "create", lambda *a, **k: self.step(0)(*a, **k))
+        monkeypatch.setattr(domains.SharedObject, "sealed", lambda *a, **k: self.step(3)(*a, **k))
         monkeypatch.setattr(domains, "make_queue", lambda *a: self.step(1)(*a))
         monkeypatch.setattr(domains.posix_ipc, "Semaphore", lambda *a, **k: self.step(2)(*a, **k))
 

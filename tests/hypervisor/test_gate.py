@@ -200,7 +200,7 @@ def test_everything_is_the_users_alone(machine):
     running = machine()
     with Peer(running.cluster) as peer:
         files = [entry for entry in os.listdir("/dev/shm") if running.machine.stem in entry]
-        assert len(files) == 8, files                        # cluster, heap, five of the guest, and its lock
+        assert len(files) == 4, files                        # cluster, heap, the guest's memory, and its lock
         modes = {entry: stat.S_IMODE(os.stat(f"/dev/shm/{entry}").st_mode) for entry in files}
         assert set(modes.values()) == {0o600}, modes
         assert {stat.S_IMODE(os.fstat(queue.mqd).st_mode) for queue in (peer.requests, peer.replies)} == {0o600}

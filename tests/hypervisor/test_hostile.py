@@ -331,11 +331,22 @@ def test_names_unlinked_by_a_guest_hurt_nobody(stage):
         for end in ("req", "rep"):
             posix_ipc.unlink_message_queue(f"/{peer.stem}.{end}")
         posix_ipc.unlink_semaphore(f"/{peer.stem}.lock")
-        for end in ("ram", "usage", "content", "transfer", "count"):
-            posix_ipc.unlink_shared_memory(f"/{peer.stem}.{end}")
+        posix_ipc.unlink_shared_memory(f"/{peer.stem}.ram")
         assert peer.call(Op.PING).status == Status.OK
         peer.transfer.gfns[0] = 3
         assert peer.call(Op.FAULT, 1)[1:] == (Status.OK, 1)
+    honest.prove_unharmed()
+
+
+def test_control_objects_cannot_be_cut_short(stage):
+    """The hypervisor maps them: a cut would be its SIGBUS."""
+    running, honest = stage
+    with Peer(running.cluster) as peer:
+        objects = running.machine.domains[max(running.machine.domains)].objects
+        for kind in ("usage", "content", "transfer", "count"):
+            with pytest.raises(PermissionError):
+                os.ftruncate(objects[kind].fd, 0)
+        assert peer.call(Op.PING).status == Status.OK
     honest.prove_unharmed()
 
 

@@ -197,7 +197,7 @@ def test_the_hypervisor_killed_at_any_moment_is_cleaned_up_after(hypervisor_proc
         child.kill()
     left = names.leftovers(host.cluster)
     kinds = {kind: [item.name for item in left if item.kind == kind] for kind in ("memory", "semaphore", "queue")}
-    assert {kind: len(found) for kind, found in kinds.items()} == {"memory": 2 + 3 * 5, "semaphore": 3, "queue": 6}
+    assert {kind: len(found) for kind, found in kinds.items()} == {"memory": 2 + 3, "semaphore": 3, "queue": 6}
     assert {item.name for item in names.remove(left)} == {item.name for item in left}
     assert names.objects(host.cluster) == names.leftovers(host.cluster) == []
     for queue in kinds["queue"]:

@@ -1,6 +1,7 @@
 """Sparse objects: what is granted, what is given back, and what the kernel says of it."""
 
 import errno
+import fcntl
 import os
 import resource
 from contextlib import contextmanager
@@ -173,6 +174,34 @@ def test_an_object_wanted_with_its_frames_has_them_or_is_not(cluster_name, monke
     with pytest.raises(UsageProblem, match="no room"):
         SharedObject.create(name, 4, allocated=True)
     assert not os.path.exists(f"/dev/shm/{name}")
+
+
+def test_a_sealed_object_keeps_its_size_and_has_its_frames(cluster_name):
+    made = SharedObject.sealed(f"memcommons.{cluster_name}.000000.g0.count", 3)
+    try:
+        assert (made.pages, made.resident()) == (3, 3)
+        for size in (0, 4 * PAGE_SIZE):
+            with pytest.raises(PermissionError):
+                os.ftruncate(made.fd, size)
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(made.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        view = made.map()
+        view[-1] = 7
+        assert view[-1] == 7
+        assert not [entry for entry in os.listdir("/dev/shm") if cluster_name in entry]
+        assert os.readlink(f"/proc/self/fd/{made.fd}").startswith(f"/memfd:memcommons.{cluster_name}")
+    finally:
+        made.close()
+
+
+def test_a_sealed_object_that_finds_no_room_is_one_clear_line(cluster_name, monkeypatch):
+    """And leaves no descriptor open: the test's own look at what is left."""
+    def full(fd, offset, length):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UsageProblem, match=r"no room .* for 12 KiB"):
+        SharedObject.sealed(f"memcommons.{cluster_name}.000000.g0.count", 3)
 
 
 def test_a_read_only_descriptor_cannot_write(memory):
