@@ -62,15 +62,13 @@ class SharedObject:
         self.pages = os.fstat(fd).st_size // PAGE_SIZE
 
     @classmethod
-    def create(cls, name: str, pages: int, allocated: bool = False) -> "SharedObject":
-        """Make a sparse object of `pages` pages (`allocated`: with all its frames), or raise UsageProblem."""
+    def create(cls, name: str, pages: int) -> "SharedObject":
+        """Make a sparse object of `pages` pages, or raise UsageProblem."""
         memory = posix_ipc.SharedMemory("/" + name, posix_ipc.O_CREX, mode=0o600)
         made = cls(memory.fd, name)
         try:
             os.ftruncate(memory.fd, pages * PAGE_SIZE)
             made.pages = pages
-            if allocated:
-                made.allocate([(0, pages)])
         except OSError as error:
             made.close()
             made.unlink()

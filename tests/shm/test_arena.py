@@ -160,22 +160,6 @@ def test_an_object_that_finds_no_room_is_one_clear_line_and_leaves_no_name(clust
     assert not os.path.exists(f"/dev/shm/{name}")
 
 
-def test_an_object_wanted_with_its_frames_has_them_or_is_not(cluster_name, monkeypatch):
-    name = f"memcommons.{cluster_name}.000000.g0.usage"
-    made = SharedObject.create(name, 4, allocated=True)
-    assert made.resident() == 4
-    made.close()
-    made.unlink()
-
-    def full(fd, offset, length):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(UsageProblem, match="no room"):
-        SharedObject.create(name, 4, allocated=True)
-    assert not os.path.exists(f"/dev/shm/{name}")
-
-
 def test_a_sealed_object_keeps_its_size_and_has_its_frames(cluster_name):
     made = SharedObject.sealed(f"memcommons.{cluster_name}.000000.g0.count", 3)
     try:
