@@ -195,6 +195,32 @@ class Memory:
             raise BrokenInvariant(f"the hypervisor does not know pages {gfns[:4]}")
         return reply.status == Status.OK
 
+    # the balloon
+
+    def balloon(self, gfns: Sequence[int] | np.ndarray) -> int:
+        """Make pages unused and hand their frames to the host; return how many it took at once."""
+        numbers = checked_gfns(gfns, self.pages)
+        self._hint(Essa.SET_UNUSED, numbers)
+        return sum(self._hand_over(numbers[at:at + MULTICALL_LIMIT]) for at in range(0, len(numbers), MULTICALL_LIMIT))
+
+    def deflate(self, gfns: Sequence[int] | np.ndarray) -> None:
+        """Take pages of the balloon back: stable, and zero at their first use."""
+        self._hint(Essa.SET_STABLE, checked_gfns(gfns, self.pages))
+
+    def _hint(self, order: Essa, gfns: np.ndarray) -> None:
+        self.map.essa(order, gfns)
+        self.counters[Count.ESSA] += len(gfns)
+
+    def _hand_over(self, gfns: np.ndarray) -> int:
+        start = monotonic_ns()
+        self.transfer.gfns[:len(gfns)] = gfns
+        reply = self.channel.call(Op.BALLOON, len(gfns))
+        self.counters[Count.HYPERCALLS] += 1
+        self.counters[Count.WAIT_OTHER_NS] += monotonic_ns() - start
+        if reply.status == Status.EFAULT:
+            raise BrokenInvariant(f"the hypervisor says that pages {gfns[:4]} are not unused")
+        return reply.value if reply.status == Status.OK else 0
+
     # dirty bits, the guest's own
 
     def dirty(self, gfns: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -1,34 +1,50 @@
-"""Tmem as a guest calls it: pools, put, get, flush; single, or many as one multicall.
+"""The tmem client of one guest: makes pools, and carries every call to the hypervisor that holds them.
 
-A put may be refused at any time, and a page put into an ephemeral pool may be gone at the next get: callers cope.  A
-get from an ephemeral pool removes the page.  Object ids are 3 x 64 bits (an int stands for (id, 0, 0)), indexes 32.
+Rule 1: the hypervisor that holds them may change.  A call answered EMOVED was not carried out, no entry of it, and its
+        entries and pages still lie in the old transfer buffer.  `moved` then says where to go on, once for each such
+        answer; the call's entries and pages are copied there, and the call is made again.
+Rule 2: so nobody keeps `channel`, `transfer` or an array of the buffer across a call.  Pools keep their numbers.
+Rule 3: a shared pool is joined by a secret of 128 bits, and is shared or refused: never silently private.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from time import monotonic_ns
+from uuid import UUID
 
 import numpy as np
 
-from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, TMEM_VERSION, U32, U64, VERSION_SHIFT, Op, PoolFlag, Reply, Status
+from guests.pool import Oid, Pool
+from shm.abi import MAX_POOLS, TMEM_VERSION, U64, VERSION_SHIFT, Op, PoolFlag, Reply, Status
 from shm.channel import GuestEnd
 from shm.counters import Count
-from shm.errors import TmemRefused
+from shm.errors import BrokenInvariant, TmemRefused
 from shm.transfer import Transfer
 
-Oid = int | Sequence[int]
+__all__ = ["Oid", "Pool", "Secret", "TmemClient", "secret_words"]
+
+Secret = int | UUID | bytes
+Moved = Callable[[], tuple[GuestEnd, Transfer]]
+MOST_MOVES = 4               # of one call: whoever is sent on more often runs in a circle
+ADVICE = {
+    Status.ENODEV: "the scheme has no tmem",
+    Status.EPERM: f"{MAX_POOLS} pools at most, and a shared one is joined once",
+    Status.EACCES: "this guest may not join that shared pool; allow it first: "
+                   "memcommons ctl CLUSTER tmem-shared-auth GUEST SECRET",
+}
+# An attribute of an enum costs half a microsecond: every call looks at these.
+_EMOVED, _MULTICALL = int(Status.EMOVED), Op.MULTICALL
 
 
-def _words(oid: Oid) -> tuple[int, int, int]:
-    words = (int(oid), 0, 0) if isinstance(oid, int | np.integer) else tuple(int(word) for word in oid)
-    if len(words) != 3 or not all(0 <= word <= U64 for word in words):
-        raise ValueError(f"object id {oid!r}: use one number from 0 to 2^64 - 1, or three")
-    return words
-
-
-def _index(index: int) -> int:
-    if not 0 <= index <= U32:
-        raise ValueError(f"index {index}: use 0 to 2^32 - 1")
-    return int(index)
+def secret_words(secret: Secret) -> tuple[int, int]:
+    """Return the two numbers that a secret travels as, its low 64 bits first, as Xen's tools send a uuid's."""
+    if isinstance(secret, bytes) and len(secret) != 16:
+        raise ValueError(f"a secret is 16 bytes, not {len(secret)}")
+    number = int.from_bytes(secret, "big") if isinstance(secret, bytes) else int(secret)
+    if not 0 <= number < 1 << 128:
+        raise ValueError("a secret is a number of 128 bits")
+    if number in (0, (1 << 128) - 1):
+        raise ValueError("a secret of nothing but zeros or ones stands for a private pool; choose another")
+    return number & U64, number >> 64
 
 
 class TmemClient:
@@ -38,117 +54,73 @@ class TmemClient:
         self.channel = channel
         self.transfer = transfer
         self.counters = counters
+        self.moved: Moved | None = None              # set by whoever can reach the other cluster
+
+    def new_pool(self, persistent: bool, shared: Secret | None = None) -> Pool:
+        """Make a pool (16 at most), or join the one that is `shared` under a secret.
+
+        TmemRefused when there are no more, when the cluster's scheme has no tmem, or when the operator has not allowed
+        this guest to join.
+        """
+        flags = TMEM_VERSION << VERSION_SHIFT | (PoolFlag.PERSIST if persistent else 0)
+        words = (0, 0)
+        if shared is not None:
+            flags, words = flags | PoolFlag.SHARED | PoolFlag.MUST_SHARE, secret_words(shared)
+        reply = self.call(Op.NEW_POOL, int(flags), *words)
+        if reply.status != Status.OK:
+            status = Status(reply.status)
+            raise TmemRefused(f"no pool: {status.name} ({ADVICE.get(status, 'the hypervisor gives no more advice')})")
+        return Pool(self, reply.value, persistent, shared is not None)
 
     def call(self, op: Op, *arguments: int) -> Reply:
+        """Make one call and return its reply, from wherever this guest's tmem lives by then."""
+        reply = self._send(op, arguments)
+        return reply if reply.status != _EMOVED else self._after_moving(op, arguments)
+
+    def multicall(self, count: int) -> np.ndarray:
+        """Have the first `count` entries carried out; return them answered, as they lie in the buffer."""
+        reply = self.call(_MULTICALL, count)
+        if reply.status != Status.OK:
+            raise TmemRefused(f"a multicall was refused as a whole: {Status(reply.status).name}")
+        return self.transfer.entries[:count]
+
+    def _send(self, op: Op, arguments: tuple[int, ...]) -> Reply:
         start = monotonic_ns()
         reply = self.channel.call(op, *arguments)
         self.counters[Count.HYPERCALLS] += 1
         self.counters[Count.WAIT_TMEM_NS] += monotonic_ns() - start
-        return reply
+        if op is not _MULTICALL:
+            return reply
+        self.counters[Count.MULTICALLS] += 1
+        return self._told_by_entries(reply, arguments[0])
 
-    def new_pool(self, persistent: bool, shared: object = None) -> "Pool":
-        """Make a pool (16 at most); TmemRefused when there are no more, or the cluster's scheme has no tmem."""
-        if shared is not None:
-            raise TmemRefused("shared pools are not offered by this release; use private ones")
-        reply = self.call(Op.NEW_POOL, TMEM_VERSION << VERSION_SHIFT | (PoolFlag.PERSIST if persistent else 0))
-        if reply.status != Status.OK:
-            raise TmemRefused(f"no pool: {Status(reply.status).name} "
-                              f"({'the scheme has no tmem' if reply.status == Status.ENODEV else '16 pools at most'})")
-        return Pool(self, reply.value, persistent)
+    def _told_by_entries(self, reply: Reply, count: int) -> Reply:
+        """Return the reply to a multicall; EMOVED when its entries say so, which they do all or none."""
+        moved = np.count_nonzero(self.transfer.entries["status"][:count] == _EMOVED)
+        if reply.status != Status.OK or not moved:
+            return reply
+        if moved < count:
+            raise BrokenInvariant(f"{moved} of {count} entries of a multicall have moved to another cluster")
+        return reply._replace(status=_EMOVED)
 
+    def _after_moving(self, op: Op, arguments: tuple[int, ...]) -> Reply:
+        """Make a call where this guest's tmem has moved to."""
+        for _ in range(MOST_MOVES):
+            self._follow(op, arguments)
+            reply = self._send(op, arguments)
+            if reply.status != _EMOVED:
+                return reply
+        raise TmemRefused(f"this guest's tmem was not found: {MOST_MOVES} clusters sent it on, each to the next")
 
-class Pool:
-    """One pool of one guest."""
-
-    def __init__(self, client: TmemClient, number: int, persistent: bool) -> None:
-        self.client = client
-        self.number = number
-        self.persistent = persistent
-
-    def put(self, oid: Oid, index: int, page: bytes | np.ndarray) -> bool:
-        """Store a copy of `page` (4096 bytes); False when refused, and then nothing is stored under the handle."""
-        if len(page) != PAGE_SIZE:
-            raise ValueError(f"a page is {PAGE_SIZE} bytes, not {len(page)}")
-        words, index = _words(oid), _index(index)
-        self.client.transfer.first[:] = memoryview(page)     # type: ignore[arg-type]  # an array has a buffer
-        return self._checked(self.client.call(Op.PUT_PAGE, self.number, *words, index)) == Status.OK
-
-    def get(self, oid: Oid, index: int) -> bytes | None:
-        """Return the page last put under the handle, or None."""
-        reply = self.client.call(Op.GET_PAGE, self.number, *_words(oid), _index(index))
-        return bytes(self.client.transfer.first) if self._checked(reply) == Status.OK else None
-
-    def flush(self, oid: Oid, index: int) -> None:
-        """Make sure that the next get of the handle misses."""
-        self._checked(self.client.call(Op.FLUSH_PAGE, self.number, *_words(oid), _index(index)))
-
-    def flush_object(self, oid: Oid) -> None:
-        """Flush every index of one object."""
-        self._checked(self.client.call(Op.FLUSH_OBJECT, self.number, *_words(oid)))
-
-    def destroy(self) -> None:
-        """Flush all and give the pool's number back."""
-        self.client.call(Op.DESTROY_POOL, self.number)
-
-    def _checked(self, reply: Reply) -> int:
-        if reply.status == Status.ENODEV:
-            raise TmemRefused(f"pool {self.number} does not exist (destroyed?)")
-        return reply.status
-
-    # many: at most MULTICALL_LIMIT pages a hypercall
-
-    def put_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray, pages: np.ndarray) -> np.ndarray:
-        """Store copies of `pages` (n, 4096) under one object id, or under n (n, 3); return which were stored (bool)."""
-        words, numbers = _handles(oids, indexes)
-        if pages.shape != (len(numbers), PAGE_SIZE):
-            raise ValueError(f"{len(numbers)} pages are an array of {(len(numbers), PAGE_SIZE)}, not {pages.shape}")
-        stored = np.zeros(len(numbers), bool)
-        for part in _parts(len(numbers)):
-            count = part.stop - part.start
-            self.client.transfer.pages[:count] = pages[part]
-            stored[part] = self._multicall(Op.PUT_PAGE, words[part], numbers[part]) == Status.OK
-        return stored
-
-    def get_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return which handles hit (bool) and the pages (n, 4096); rows of misses are zero."""
-        words, numbers = _handles(oids, indexes)
-        hits, pages = np.zeros(len(numbers), bool), np.empty((len(numbers), PAGE_SIZE), np.uint8)
-        for part in _parts(len(numbers)):
-            hits[part] = self._multicall(Op.GET_PAGE, words[part], numbers[part]) == Status.OK
-            pages[part] = self.client.transfer.pages[:part.stop - part.start]
-        pages[~hits] = 0
-        return hits, pages
-
-    def flush_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> None:
-        """Make sure that the next get of each handle misses."""
-        words, numbers = _handles(oids, indexes)
-        for part in _parts(len(numbers)):
-            self._multicall(Op.FLUSH_PAGE, words[part], numbers[part])
-
-    def _multicall(self, op: Op, words: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        entries = self.client.transfer.entries[:len(numbers)]
-        entries["op"], entries["pool"], entries["oid"], entries["index"] = op, self.number, words, numbers
-        entries["slot"] = np.arange(len(numbers))
-        self.client.call(Op.MULTICALL, len(numbers))
-        self.client.counters[Count.MULTICALLS] += 1
-        statuses = entries["status"].copy()
-        if (statuses == Status.ENODEV).any():
-            raise TmemRefused(f"pool {self.number} does not exist (destroyed?)")
-        return statuses
-
-
-def _handles(oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.asarray(indexes, dtype=np.int64).reshape(-1)
-    if len(numbers) and (numbers.min() < 0 or numbers.max() > U32):
-        raise ValueError("indexes: use 0 to 2^32 - 1")
-    one = isinstance(oids, int | np.integer) or np.ndim(oids) == 1
-    words = np.array([_words(oids)], np.uint64) if one else np.asarray(oids, np.uint64)  # type: ignore[arg-type]
-    if one:
-        words = np.broadcast_to(words, (len(numbers), 3))
-    if words.shape != (len(numbers), 3):
-        raise ValueError(f"object ids: use one, or an array of {(len(numbers), 3)}, not {words.shape}")
-    return words, numbers.astype(np.uint64)
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(at, min(at + MULTICALL_LIMIT, count)) for at in range(0, count, MULTICALL_LIMIT)]
+    def _follow(self, op: Op, arguments: tuple[int, ...]) -> None:
+        """Go to where this guest's tmem has moved, and take along what the call had in the transfer buffer."""
+        if self.moved is None:
+            raise TmemRefused("this guest's tmem was moved to another cluster, and nothing here can follow it")
+        channel, transfer = self.moved()
+        if op is _MULTICALL:
+            entries = self.transfer.entries[:arguments[0]]
+            transfer.entries[:len(entries)] = entries
+            transfer.pages[entries["slot"]] = self.transfer.pages[entries["slot"]]
+        else:
+            transfer.first[:] = self.transfer.first
+        self.channel, self.transfer = channel, transfer

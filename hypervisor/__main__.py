@@ -34,7 +34,9 @@ def serve(order: dict[str, Any]) -> int:
     machine = Machine(Settings(
         cluster=order["cluster"], budget=order["budget"] // PAGE_SIZE, scheme=order.get("scheme", "cmm2+tmem"),
         reclaim=order.get("reclaim", "hint-after-choice"), swap=order.get("swap", 0) // PAGE_SIZE,
-        ephemeral_pages=order.get("ephemeral_pages", 0), folder=order.get("folder"),
+        ephemeral_pages=order.get("ephemeral_pages", 0), folder=order.get("folder"), form=order.get("form", "raw"),
+        quirks=order.get("quirks", "none"), write_back=order.get("write_back", False),
+        dedup_across=order.get("dedup_across", False),
     ), report)
     signal.signal(signal.SIGTERM, lambda *_: setattr(machine, "stopping", True))
     machine.watch(sys.stdin.fileno(), lambda: setattr(machine, "stopping", not os.read(sys.stdin.fileno(), 4096)))

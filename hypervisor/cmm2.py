@@ -31,6 +31,8 @@ from shm.pagestate import (
     Deed,
     Sp,
     Sz,
+    Ur,
+    Uz,
 )
 
 PRESERVE_BATCH = 64          # pages copied out under one hold of the lock: some 0.1 ms
@@ -70,6 +72,14 @@ class Cmm2:
             if domain.lock_missed_since is not None:     # passed by: one wait for its holder is enough
                 break
         return taken
+
+    def all_unused(self, domain: Domain, gfns: np.ndarray) -> bool:
+        """Say whether all of `gfns` are unused pages; not so while the lock cannot be had."""
+        if not domain.lock():
+            return False
+        states = domain.map.states(gfns)
+        domain.unlock()
+        return bool(((states == Ur) | (states == Uz)).all())
 
     def _evict_batch(self, domain: Domain, gfns: np.ndarray) -> int:
         if not domain.lock():

@@ -28,10 +28,15 @@ from hypervisor.policy import POLICIES
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
 from hypervisor.swap import SwapDisk
+from hypervisor.tmem.calls import TmemCalls
+from hypervisor.tmem.control import Control
+from hypervisor.tmem.forms import Form
 from hypervisor.tmem.heap import Heap
+from hypervisor.tmem.shelf import Rules
+from hypervisor.tmem.storage import Storage
 from hypervisor.tmem.store import Store
 from shm import door, names
-from shm.abi import PAGE_SIZE
+from shm.abi import PAGE_SIZE, Refusal
 from shm.arena import SharedObject
 from shm.channel import HaltPoll
 from shm.counters import HostCount
@@ -39,6 +44,7 @@ from shm.errors import BadHypercall
 
 TICK_S = 0.1                 # the kernel's count is sampled so often
 AUDIT_S = 1.0                # ... and held against the ledger so often
+XEN_QUIRKS = "xen-4.2"
 SURE_PAGES = 512             # frames that persistent pages leave to each guest's memory, where there is a swap disk
 
 
@@ -53,6 +59,10 @@ class Settings:
     swap: int = 0
     ephemeral_pages: int = 0
     folder: str | None = None    # of the swap disk
+    form: str = "raw"            # in which a new guest's tmem pages are stored
+    quirks: str = "none"         # or "xen-4.2"
+    write_back: bool = False     # persistent tmem pages may go to the swap disk
+    dedup_across: bool = False   # equal pages of different guests share a frame: a timing channel between them
 
 
 class Machine:
@@ -90,10 +100,11 @@ class Machine:
         self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
-        self.store = Store(self.heap, settings.ephemeral_pages, self._allowance)
+        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings), self._allowance)
+        self.control = Control(self.store)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
         self.audit = Audit(self.ledger, self.domains, self.heap)
-        self.dispatch = Dispatch(self.cmm2, self.reclaim, self.store, scheme.tmem)
+        self.dispatch = Dispatch(self.cmm2, self.reclaim, TmemCalls(self.store, self.control, scheme.tmem))
         self.orders = Orders(self)
         self.gate = Gate(listener, self.stem, scheme.features, self.orders.table, self.domains,
                          self.watch, self.unwatch, self.admit, self.bury)
@@ -107,22 +118,32 @@ class Machine:
             self._undo.callback(step)
         return made
 
-    def _allowance(self, owner: int) -> int:
-        """Return how many persistent pages a guest may still put.
+    @staticmethod
+    def _rules(settings: Settings) -> Rules:
+        return Rules(ephemeral_cap=settings.ephemeral_pages, form=Form[settings.form.upper()],
+                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back)
+
+    def _allowance(self, owner: int) -> tuple[int, Refusal]:
+        """Return how many persistent pages a guest may still put, and what keeps it from more.
 
         RAM that it holds and these stay within its max_mem (T67), and all guests' persistent pages, which nobody can
-        take back, leave the frames that guests' memory must always find: all of it where there is no swap disk.
+        take back, leave the frames that guests' memory must always find: all of it where there is no swap disk.  Where
+        they may be written back, the free part of that disk is theirs too.
         """
         held = self.ledger.held.get(owner, 0) + self.store.pages_of(owner, persistent=True)
+        own = self.domains[owner].max_pages - held
         sure = sum(domain.pages if self.swap is None else min(domain.pages, SURE_PAGES)
                    for domain in self.domains.values())
         room = self.ledger.budget - sure - self.reclaim.low - self.store.persistent
-        return min(self.domains[owner].max_pages - held, room)
+        if self.swap is not None and self.settings.write_back:
+            room = max(room, self.swap.free)
+        return (own, Refusal.MAX_MEM) if own <= room else (room, Refusal.RESERVED)
 
     # guests come and go
 
     def admit(self, domain: Domain) -> None:
         self.domains[domain.number] = domain
+        self.store.clients.expect(domain.number, domain.weight)
         self.watch(domain.queues.requests.mqd, lambda: self._serve(domain))
         self.watch(domain.pidfd, lambda: self.bury(domain, "died"))
         self._allow_polling()

@@ -50,7 +50,7 @@ class Orders:
             "ephemeral": machine.store.ephemeral, "swap_pages": machine.swap.used if machine.swap else 0,
             "peak_frames": ledger.peak, "kernel_bytes": kernel,
             "kernel_peak_bytes": machine.audit.kernel_peak * PAGE_SIZE,
-            "tmem_metadata_bytes": machine.store.catalogue.nbytes, "counters": named(machine.counts(), HostCount),
+            "tmem_metadata_bytes": machine.store.nbytes, "counters": named(machine.counts(), HostCount),
             "audit": self._audit(),
         }
 

@@ -80,8 +80,9 @@ class Reclaim:
         swap = self.cmm2.swap
         return Census(
             guests=tuple(_holding(self.domains[number]) for number in sorted(self.domains)),
-            ephemeral=self.store.ephemeral, aged=self.store.catalogue.ages.aged, heap_free=self.heap.spare,
-            can_preserve=swap is not None and swap.free > 0, hand=self.hand,
+            ephemeral=self.store.ephemeral_frames(self.store.ephemeral),
+            aged=self.store.ephemeral_frames(self.store.catalogue.ages.aged), heap_free=self.heap.spare,
+            can_preserve=swap is not None and swap.free > 0, hand=self.hand, lasting=self.store.lasting,
         )
 
     def carry_out(self, plan: Plan) -> int:
@@ -90,7 +91,11 @@ class Reclaim:
         freed = self.heap.trim(plan.trim)
         for owner, pages in plan.evict:
             freed += self.cmm2.evict(self.domains[owner], pages)
-        freed += self.heap.trim(self.store.evict(plan.ephemeral))
+        if plan.ephemeral:
+            self.store.evict_frames(plan.ephemeral)
+            freed += self.heap.trim(plan.ephemeral)
+        if plan.write_back:
+            freed += self.heap.trim(self.store.write_back(plan.write_back))
         for owner, pages in plan.unreference:
             _unreference(self.domains[owner], pages)
         if plan.passed_ephemeral:

@@ -45,6 +45,10 @@ class Count(IntEnum):
     FAULTS = 28                  # pages asked of the hypervisor: zero pages and page-ins
     REBUILT_PAGES = 29           # purged pages that their owner computed again
     WAIT_OTHER_NS = 30           # time waited in hypercalls that are neither faults nor tmem
+    BALLOON_PAGES = 31           # in the balloon now
+    BALLOON_TARGET = 32          # that the guest shall have, when it was last told
+    SELFBALLOON_INTERVALS = 33   # times that the guest looked at its own size
+    FRONTSWAP_SHRUNK = 34        # that self-shrinking took out of frontswap
 
 
 class HostCount(IntEnum):

@@ -21,6 +21,10 @@ class BadHypercall(MemcommonsError):
     """A guest broke the protocol.  The hypervisor answers it and goes on."""
 
 
+class UnknownCall(MemcommonsError):
+    """A guest asked for a number that is no call's: answered with 0, as Xen did (T28)."""
+
+
 class BrokenInvariant(MemcommonsError):
     """We broke our own rules: stop, and say which page and which rule."""
 

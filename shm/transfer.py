@@ -1,8 +1,8 @@
 """The transfer buffer: one a guest, through which every page crosses between it and the hypervisor.
 
-    page 0      header: may the guest poll (hypervisor); from byte 2048 the frame numbers of a FAULT (guest)
-    pages 1-3   the entries of a multicall
-    pages 4-    256 pages
+    page 0      header: may the guest poll (hypervisor); from byte 2048 the frame numbers of a FAULT or BALLOON (guest)
+    pages 1-4   the entries of a multicall
+    pages 5-    256 pages
 
 Rule 1: it belongs to the guest until the request is sent, and to the hypervisor until the reply is.
 Rule 2: that is a promise of a well-meaning guest only.  The hypervisor copies entries and frame numbers before it looks
@@ -13,8 +13,8 @@ import numpy as np
 
 from shm.abi import ENTRY, MULTICALL_LIMIT, PAGE_SIZE
 
-_GFNS_AT, _ENTRIES_AT, _PAGES_AT = 2048, PAGE_SIZE, 4 * PAGE_SIZE
-TRANSFER_PAGES = 4 + MULTICALL_LIMIT
+_GFNS_AT, _ENTRIES_AT, _PAGES_AT = 2048, PAGE_SIZE, 5 * PAGE_SIZE
+TRANSFER_PAGES = 5 + MULTICALL_LIMIT
 _MAY_POLL = 0
 
 

@@ -117,7 +117,7 @@ class PageCache:
         return pages[:len(wanted)]
 
     def fetch(self, inode: Inode, indexes: Sequence[int]) -> np.ndarray:
-        """Return pages that are not cached (n, 4096), without caching them; cleancache has them no more."""
+        """Return pages that are not cached (n, 4096), without caching them; a private pool has them no more."""
         if not inode.cleancache.on:
             return inode.read_disk(indexes)
         if len(indexes) == 1:

@@ -7,14 +7,18 @@ Rule 3: what the scheme does not offer is not used: no hint is sent, no pool is 
         without; pages then go to the disk alone.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from guests.cleancache import Cleancache
+from guests.cleancache import Cleancache, SharedCleancache
 from guests.disk import Disk
-from guests.frontswap import Frontswap
+from guests.frontswap import KEPT, Frontswap, Mode
 from guests.kernel.anon import Anon
 from guests.kernel.audit import check_hints, check_lists, check_pages
+from guests.kernel.balloon import Balloon, SelfBalloon
 from guests.kernel.cache import PageCache
 from guests.kernel.core import build_core
 from guests.kernel.file import File
@@ -31,13 +35,21 @@ from shm.errors import TmemRefused, UsageProblem
 
 if TYPE_CHECKING:
     from guests.guest import Guest
-    from guests.tmem import Pool
+    from guests.pool import Pool
+    from guests.tmem import Secret
 
 
 class Kernel:
-    """A guest's kernel.  `cache_pages`: a textbook LRU page cache of just so many pages, without read-ahead."""
+    """A guest's kernel.
 
-    def __init__(self, guest: "Guest", swap: Disk | None = None, cache_pages: int | None = None) -> None:
+    cache_pages      a textbook LRU page cache of just so many pages, without read-ahead
+    frontswap        how its frontswap works
+    selfballooning   it sizes itself by what was promised, whenever `tick` finds by `clock` that it is time
+    """
+
+    def __init__(self, guest: "Guest", swap: Disk | None = None, cache_pages: int | None = None,
+                 frontswap: Mode = KEPT, selfballooning: bool = False,
+                 clock: Callable[[], float] = monotonic) -> None:
         self.guest = guest
         self.core = build_core(guest)
         self._check_cache_pages(cache_pages)
@@ -48,8 +60,23 @@ class Kernel:
         self._window = largest_window(guest.pages) if cache_pages is None else 1
         self._writeback = Writeback(self.core)
         self._cache = PageCache(self.core, lists, self._writeback, cache_pages)
-        self._swapper = Swapper(self.core, SwapSpace(swap, self._new_frontswap(swap)))
+        self._swapper = Swapper(self.core, SwapSpace(swap, self._new_frontswap(swap, frontswap)))
         self.core.allocator.reclaim = Reclaim(self.core, self._cache, self._swapper, self._regions).free_pages
+        self.balloon = Balloon(self.core)
+        self._selfballoon = self._new_selfballoon(clock) if selfballooning else None
+
+    def mount(self, disk: Disk, shared: "Secret") -> None:
+        """Share the cleancache of a disk with the other guests that do so under the same secret; before any `open`.
+
+        The disk must hold the same for all of them.  TmemRefused when this guest may not join; without cleancache in
+        the scheme it is a disk like any other.
+        """
+        if disk in self._cleancaches:
+            raise ValueError("the disk is in use already: mount it before its first file is opened")
+        pool = None
+        if "cleancache" in self.guest.features:
+            pool = self.guest.tmem.new_pool(persistent=False, shared=shared)
+        self._cleancaches[disk] = SharedCleancache(pool, self.core.counters)
 
     def open(self, disk: Disk, start: int = 0, pages: int | None = None, size: int | None = None) -> File:
         """Make a file of `pages` blocks of a disk from `start` on (all that follow), `size` bytes long (or all)."""
@@ -59,6 +86,7 @@ class Kernel:
             raise ValueError(f"a file of {length} bytes in {limit} blocks from {start} on does not fit a disk of "
                              f"{disk.pages} blocks")
         inode = Inode(len(self._inodes) + 1, disk, start, limit, length, self._cleancache(disk))
+        inode.cleancache.opened(inode.number, (start, limit, length))
         self._inodes.append(inode)
         return File(self.core, self._cache, self._writeback, inode, self._window)
 
@@ -76,6 +104,21 @@ class Kernel:
     def free_pages(self) -> int:
         return self.core.allocator.free_pages
 
+    @property
+    def committed_pages(self) -> int:
+        """Committed_AS: what programs were promised, used or not: anonymous and rebuildable regions in full."""
+        anonymous = sum(len(region.gfn) for region in self._swapper.regions)
+        return anonymous + sum(region.pages for region in self._regions)
+
+    def tick(self) -> None:
+        """Give the kernel a moment for itself, between two operations of a program."""
+        if self._selfballoon is not None:
+            self._selfballoon.tick()
+
+    def shrink_frontswap(self, pages: int) -> int:
+        """Take `pages` pages out of frontswap, or all there are, to memory or to the swap disk; return how many."""
+        return self._swapper.shrink_frontswap(max(0, self._swapper.swap.near - pages))
+
     def sync(self) -> None:
         """Write back every dirty page of every file."""
         for inode in self._inodes:
@@ -86,16 +129,18 @@ class Kernel:
         self.core.allocator.check()
         self._writeback.check()
         self._swapper.check()
-        check_pages(self.core, self._inodes, self._swapper, self._regions)
-        check_lists(self.core, self._cache, self._swapper, self._regions)
-        check_hints(self.core, self.guest)
+        core = self.balloon.audited()
+        check_pages(core, self._inodes, self._swapper, self._regions)
+        check_lists(core, self._cache, self._swapper, self._regions)
+        check_hints(core, self.guest)
 
     def close(self) -> None:
         """Write back what is dirty and destroy the pools.  Disks are their maker's to close."""
         self.sync()
-        for cleancache in self._cleancaches.values():
-            cleancache.close()
-        self._swapper.swap.close()
+        ends = [cleancache.close for cleancache in self._cleancaches.values()]
+        for end in [*ends, self._swapper.swap.close]:
+            with suppress(TmemRefused):              # the guest is being migrated: its pools go with it
+                end()
 
     def __enter__(self) -> Self:
         return self
@@ -111,9 +156,14 @@ class Kernel:
             self._cleancaches[disk] = Cleancache(self._new_pool("cleancache", persistent=False), self.core.counters)
         return self._cleancaches[disk]
 
-    def _new_frontswap(self, swap: Disk | None) -> Frontswap | None:
+    def _new_frontswap(self, swap: Disk | None, mode: Mode) -> Frontswap | None:
         pool = self._new_pool("frontswap", persistent=True) if swap else None
-        return Frontswap(pool, swap.pages, self.core.counters) if swap and pool else None
+        return Frontswap(pool, swap.pages, self.core.counters, mode=mode) if swap and pool else None
+
+    def _new_selfballoon(self, clock: Callable[[], float]) -> SelfBalloon:
+        if not self._swapper.swap.slots:
+            raise UsageProblem("a guest that balloons itself needs a swap disk: it may take too much from itself")
+        return SelfBalloon(self.core, self.balloon, self._swapper, lambda: self.committed_pages, clock)
 
     def _new_pool(self, feature: str, persistent: bool) -> "Pool | None":
         if feature not in self.guest.features:

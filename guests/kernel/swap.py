@@ -1,7 +1,8 @@
 """The guest's swap space: slots, each in frontswap or on the swap disk.
 
 Rule 1: a slot is free or belongs to one page of one region; it keeps that page's bytes until it is released.
-Rule 2: a store goes to frontswap first; what that refuses goes to the disk, in runs of neighbouring slots.
+Rule 2: a store goes to frontswap first; what that refuses goes to the disk, in runs of neighbouring slots, and with
+        writethrough all of it does.
 Rule 3: releasing a slot invalidates its copy in frontswap.  A page of swap cache is made stable before (R38): that is
         its owner's duty.
 
@@ -48,6 +49,7 @@ class SwapSpace:
     def store(self, slots: np.ndarray, pages: np.ndarray) -> None:
         """Store `pages` (n, 4096) in their slots.  OSError when the disk refuses: the slots then hold nothing."""
         left = np.ones(len(slots), bool) if self._frontswap is None else ~self._frontswap.store(slots, pages)
+        left |= self._writethrough
         if left.any():
             self._real_disk().write_many(slots[left], pages[left])
 
@@ -56,12 +58,34 @@ class SwapSpace:
         if self._frontswap is None:
             return self._real_disk().read_many(slots)
         pages = np.empty((len(slots), PAGE_SIZE), np.uint8)
-        near = self._frontswap.holds(slots)
+        near = self._near(slots)
         if near.any():
             pages[near] = self._frontswap.load(slots[near])
         if not near.all():
             pages[~near] = self._real_disk().read_many(slots[~near])
         return pages
+
+    def leaves(self, slots: np.ndarray) -> np.ndarray:
+        """Say which slots are to be freed once they are loaded (bool): exclusive gets."""
+        exclusive = self._frontswap is not None and self._frontswap.mode.exclusive
+        return self._near(slots) if exclusive else np.zeros(len(slots), bool)
+
+    @property
+    def near(self) -> int:
+        """How many slots are in frontswap."""
+        return self._frontswap.pages if self._frontswap else 0
+
+    def first_near(self, count: int) -> np.ndarray:
+        """Return up to `count` slots that are in frontswap."""
+        return self._frontswap.first(count) if self._frontswap else np.zeros(0, np.int64)
+
+    def send_to_disk(self, slots: np.ndarray) -> None:
+        """Move slots from frontswap to the disk.  OSError when the disk refuses: they then stay where they are."""
+        if self._frontswap is None or not len(slots):
+            return
+        if not self._writethrough:
+            self._real_disk().write_many(slots, self._frontswap.load(slots))
+        self._frontswap.invalidate(slots)
 
     def release(self, slots: np.ndarray) -> None:
         """Free slots, each once."""
@@ -75,6 +99,13 @@ class SwapSpace:
     def close(self) -> None:
         if self._frontswap is not None:
             self._frontswap.close()
+
+    @property
+    def _writethrough(self) -> bool:
+        return self._frontswap is not None and self._frontswap.mode.writethrough
+
+    def _near(self, slots: np.ndarray) -> np.ndarray:
+        return self._frontswap.holds(slots) if self._frontswap else np.zeros(len(slots), bool)
 
     def _real_disk(self) -> Disk:
         if self._disk is None:

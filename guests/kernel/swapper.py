@@ -15,6 +15,7 @@ Rule 3: going out, a page of the swap cache costs nothing, whether the host has 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from guests.kernel.swap import SwapSpace
 from guests.volatility import SWAP_CACHE
 from shm.abi import PAGE_SIZE
 from shm.errors import BrokenInvariant, DiscardFault, OutOfMemory
+
+CHUNK = 64                   # pages that leave frontswap in one batch
 
 
 class Places:
@@ -71,16 +74,19 @@ class Swapper:
             return
 
     def load(self, region: Places, indexes: np.ndarray) -> np.ndarray:
-        """Bring pages in from their slots and return them (n, 4096).  They stay in the swap cache while it has room."""
+        """Bring pages in from their slots and return them (n, 4096).  They stay in the swap cache while it has room.
+
+        With exclusive gets those that came from frontswap do not: memory has the only copy then, which is dirty (T105).
+        """
         slots = region.slot[indexes]
         pages = self.swap.load(slots)
         gfns = self._new(region, indexes, pages, clean=True)
-        if self.swap.crowded:
-            self._release(region, indexes)
-            return pages
-        for gfn in gfns:
+        leaving = self.swap.leaves(slots) | self.swap.crowded
+        self._release(region, indexes[leaving])
+        kept = [gfn for gfn, leaves in zip(gfns, leaving.tolist(), strict=True) if not leaves]
+        for gfn in kept:
             self._core.pages.facts[gfn] |= SWAP_CACHE
-        self._core.hints.make_volatile(gfns)
+        self._core.hints.make_volatile(kept)
         return pages
 
     def store(self, region: Places, indexes: np.ndarray, pages: np.ndarray) -> None:
@@ -107,6 +113,31 @@ class Swapper:
         clean = self._core.pages.having(gfns, SWAP_CACHE)
         self._leave(clean)
         return len(clean) + self._swap_out([gfn for gfn in gfns if self._core.pages.owner[gfn] is not None])
+
+    def shrink_frontswap(self, goal: int) -> int:
+        """Leave at most `goal` pages in frontswap; return how many left (T109: a partial swapoff).
+
+        Pages come back to memory while some is free without reclaim; the others go to the swap disk, in their slots.
+        """
+        before = self.swap.near
+        self._bring_back(self.swap.first_near(before - goal))
+        while (excess := self.swap.near - goal) > 0:
+            self.swap.send_to_disk(self.swap.first_near(min(excess, CHUNK)))
+        return before - self.swap.near
+
+    def _bring_back(self, slots: np.ndarray) -> None:
+        """Let pages have their only copy in memory: those that are there, and more while memory is free."""
+        allocator = self._core.allocator
+        for region in self.regions:
+            indexes = np.flatnonzero(np.isin(region.slot, slots))
+            self._make_stable(region, indexes)
+            self._release(region, indexes[region.gfn[indexes] >= 0])
+            away = indexes[region.gfn[indexes] < 0]
+            while len(away) and (room := allocator.free_pages - allocator.marks.high) > 0:
+                part, away = away[:min(room, CHUNK)], away[min(room, CHUNK):]
+                with suppress(OutOfMemory):          # the host has no frame: the disk takes them
+                    self._new(region, part, self.swap.load(region.slot[part]), clean=False)
+                    self._release(region, part)
 
     def free(self, region: Places) -> None:
         """Give all of a region back: its slots (made stable before, R38) and its memory."""

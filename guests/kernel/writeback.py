@@ -73,6 +73,7 @@ class Writeback:
         for at in range(0, len(holes), BATCH):
             part = holes[at:at + BATCH]
             inode.disk.write_many([inode.start + index for index in part], np.zeros((len(part), PAGE_SIZE), np.uint8))
+            inode.cleancache.written(inode.number, part)
             inode.holes.difference_update(part)
 
     def clean(self, gfns: Sequence[int]) -> None:
@@ -111,6 +112,8 @@ class Writeback:
             pages = core.allocator.with_room(gfns, core.memory.read_many, gfns)
             disk.write_many([self._place(gfn)[1] for gfn in gfns], pages)
             core.memory.clear_dirty(gfns)
+        for inode, group in groupby(gfns, key=self._inode):
+            inode.cleancache.written(inode.number, [core.pages.index[gfn] for gfn in group])
         for gfn in gfns:
             inode = self._inode(gfn)
             inode.holes.discard(core.pages.index[gfn])

@@ -47,6 +47,7 @@ class Order(BaseModel):
     seconds: Annotated[float, Field(gt=0)] | None = None        # neither: until the work is over
     operations: Annotated[int, Field(ge=1)] | None = None
     limit_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    selfballoon: bool = False                                   # the guest sizes itself, by what it has promised
 
 
 def order_of(line: str | None) -> Order:

@@ -117,7 +117,7 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
         workload = kind(options, order.seed)
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
-        kernel = Kernel(guest, swap, cache_pages=workload.cache_pages)
+        kernel = Kernel(guest, swap, cache_pages=workload.cache_pages, selfballooning=order.selfballoon)
         workload.prepare(kernel, guest, departure.going_on)
         _perform(order, workload, departure)
         kernel.close()
@@ -133,7 +133,7 @@ def _perform(order: Order, workload: "Workload", departure: Departure) -> None:
     """Work on go, report, and hold on to all memory until quit."""
     say("ready")
     _await(departure, "go", GO_SECONDS)
-    operations, seconds = work(order, workload, departure.going_on)
+    operations, seconds = work(order, workload, _between(order, workload, departure.going_on))
     workload.finish()
     workload.kernel.check()
     departure.work_is_done()
@@ -141,6 +141,18 @@ def _perform(order: Order, workload: "Workload", departure: Departure) -> None:
     say("done", operations=operations, seconds=seconds, pages_verified=int(counters[Count.PAGES_VERIFIED]),
         mismatches=int(counters[Count.MISMATCHES]))
     _await(departure, LAST_WORD, None)
+
+
+def _between(order: Order, workload: "Workload", going_on: Callable[[], None]) -> Callable[[], None]:
+    """Return what is done between two operations: a kernel that balloons itself gets its moment there."""
+    if not order.selfballoon:
+        return going_on
+    tick = workload.kernel.tick
+
+    def between() -> None:
+        going_on()
+        tick()
+    return between
 
 
 def _await(departure: Departure, word: str, seconds: float | None) -> None:

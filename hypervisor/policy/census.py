@@ -28,25 +28,27 @@ class Holding:
 @dataclass(frozen=True, slots=True)
 class Census:
     guests: tuple[Holding, ...]  # sorted by owner
-    ephemeral: int               # ephemeral tmem pages, evictable oldest first
+    ephemeral: int               # frames of ephemeral tmem pages, evictable oldest first
     aged: int                    # of these: put (or moved to the young end) before the hand's last visit
     heap_free: int               # free frames that the tmem heap keeps resident
     can_preserve: bool           # there is a swap disk with room
     hand: Hand
+    lasting: int = 0             # persistent tmem pages that may be written back to the swap disk
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Do in this order: trim the heap, evict, evict ephemeral pages; then note what the hand has passed."""
+    """Do in this order: trim the heap, evict, evict ephemeral pages, write back; then note what the hand has passed."""
 
     hand: Hand
     trim: int = 0                                            # free heap frames to give back
     evict: tuple[tuple[int, np.ndarray], ...] = ()           # (owner, sorted pages) to take frames from
-    ephemeral: int = 0                                       # oldest ephemeral pages to evict
+    ephemeral: int = 0                                       # frames to free by evicting the oldest ephemeral pages
+    write_back: int = 0                                      # oldest persistent pages to write to the swap disk
     unreference: tuple[tuple[int, np.ndarray], ...] = ()     # (owner, pages) whose referenced bit the hand clears
     passed_ephemeral: bool = False                           # the hand passed the store: what is there now is aged
 
     @property
     def frames(self) -> int:
         """Frames that the plan frees if all goes as it hopes."""
-        return self.trim + self.ephemeral + sum(len(pages) for _, pages in self.evict)
+        return self.trim + self.ephemeral + self.write_back + sum(len(pages) for _, pages in self.evict)

@@ -68,12 +68,13 @@ def _unwanted(census: Census, wanted: int) -> Plan:
 
 
 def _finish(plan: Plan, census: Census, wanted: int, choices: list[_Choice]) -> Plan:
-    """Add to `plan` what the hand takes for each choice in turn."""
+    """Add to `plan` what the hand takes for each choice in turn, and persistent tmem pages when all that is short."""
     sweep = _Sweep(census.hand, wanted - plan.frames, aged=census.aged)
     for choice in choices:
         _turn(sweep, census, choice)
     return replace(
         plan, hand=sweep.hand, ephemeral=sweep.ephemeral, passed_ephemeral=sweep.passed,
+        write_back=max(0, min(sweep.missing, census.lasting)),
         evict=plan.evict + _joined(sweep.taken), unreference=_joined(sweep.cleared),
     )
 

@@ -1,8 +1,11 @@
-"""The age order of ephemeral pages: one global queue, oldest first (T56).
+"""The age order of stored pages: one queue, oldest first (T56).
 
 A page joins at the young end with a stamp, and leaves from anywhere by forgetting its stamp: the queue's stale entries
 are stepped over when they come to the old end, and swept out when they outnumber the live ones.  So everything is bulk
 work on arrays, and no list is threaded through the pages.
+
+Each page has an owner, whose oldest pages are found in the same queue: from a mark of the owner's, before which it has
+none, so that all searches together step over an entry once an owner.
 """
 
 import numpy as np
@@ -15,6 +18,7 @@ class Ages:
 
     def __init__(self) -> None:
         self.stamps = np.zeros(0, np.uint64)     # by id
+        self.owners = np.zeros(0, np.uint32)     # by id; means something while it is in the queue
         self.count = 0                           # ids in the queue
         self.aged = 0                            # of these, with a stamp up to the mark
         self._mark = 0                           # the newest stamp when the clock's hand last passed
@@ -22,18 +26,21 @@ class Ages:
         self._ids = np.zeros(_FIRST, np.uint32)
         self._given = np.zeros(_FIRST, np.uint64)
         self._head = self._tail = 0
+        self._from: dict[int, int] = {}          # owner -> where the search for its oldest begins
 
     @property
     def nbytes(self) -> int:
-        return self.stamps.nbytes + self._ids.nbytes + self._given.nbytes
+        return self.stamps.nbytes + self.owners.nbytes + self._ids.nbytes + self._given.nbytes
 
     def cover(self, capacity: int) -> None:
         """Make room for ids below `capacity`."""
-        if capacity > len(self.stamps):
-            self.stamps = np.concatenate((self.stamps, np.zeros(capacity - len(self.stamps), np.uint64)))
+        more = capacity - len(self.stamps)
+        if more > 0:
+            self.stamps = np.concatenate((self.stamps, np.zeros(more, np.uint64)))
+            self.owners = np.concatenate((self.owners, np.zeros(more, np.uint32)))
 
-    def join(self, ids: np.ndarray) -> None:
-        """Add `ids`, none of which is in the queue, at the young end, in their order."""
+    def join(self, ids: np.ndarray, owner: int) -> None:
+        """Add `ids` of one owner, none of which is in the queue, at the young end, in their order."""
         self._make_room(len(ids))
         stamps = np.arange(self._clock + 1, self._clock + len(ids) + 1, dtype=np.uint64)
         self._clock += len(ids)
@@ -41,14 +48,16 @@ class Ages:
         self._given[self._tail:self._tail + len(ids)] = stamps
         self._tail += len(ids)
         self.stamps[ids] = stamps
+        self.owners[ids] = owner
         self.count += len(ids)
 
-    def join_one(self, number: int) -> None:
+    def join_one(self, number: int, owner: int) -> None:
         self._make_room(1)
         self._clock += 1
         self._ids[self._tail], self._given[self._tail] = number, self._clock
         self._tail += 1
         self.stamps[number] = self._clock
+        self.owners[number] = owner
         self.count += 1
 
     def leave(self, ids: np.ndarray) -> None:
@@ -65,6 +74,18 @@ class Ages:
             self.count -= 1
             self.stamps[number] = 0
 
+    def refresh(self, ids: np.ndarray) -> None:
+        """Make `ids` of one owner, all in the queue, the youngest (T57)."""
+        if len(ids):
+            owner = int(self.owners[ids[0]])
+            self.leave(ids)
+            self.join(ids, owner)
+
+    def hand_over(self, ids: np.ndarray, owner: int) -> None:
+        """Make `owner` the owner of `ids`; their ages stay."""
+        self.owners[ids] = owner
+        self._from.pop(owner, None)
+
     def oldest(self, count: int) -> np.ndarray:
         """Return up to `count` of the oldest ids, oldest first; they stay in the queue."""
         found, at, missing = [], self._head, min(count, self.count)
@@ -78,9 +99,28 @@ class Ages:
             at = stop
         return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
 
+    def oldest_of(self, owner: int, count: int) -> np.ndarray:
+        """Return up to `count` of an owner's oldest ids, oldest first; they stay in the queue."""
+        found, at, missing = [], max(self._head, self._from.get(owner, 0)), count
+        while missing > 0 and at < self._tail:
+            stop = min(self._tail, at + 2 * missing + 1024)
+            mine = self._live(at, stop) & (self.owners[self._ids[at:stop]] == owner)
+            here = at + np.flatnonzero(mine)[:missing]
+            if not found:                        # nothing of its before here: never look there again
+                self._from[owner] = int(here[0]) if len(here) else stop
+            if len(here):
+                found.append(self._ids[here])
+                missing -= len(here)
+            at = stop
+        return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
+
     def pass_hand(self) -> None:
         """Note that the clock's hand has passed: all that is here now is aged."""
         self._mark, self.aged = self._clock, self.count
+
+    def forget(self, owner: int) -> None:
+        """Note that an owner, which has nothing here, is gone."""
+        self._from.pop(owner, None)
 
     def _live(self, start: int, stop: int) -> np.ndarray:
         return self.stamps[self._ids[start:stop]] == self._given[start:stop]
@@ -93,6 +133,7 @@ class Ages:
         ids, given = np.zeros(size, np.uint32), np.zeros(size, np.uint64)
         ids[:len(live)], given[:len(live)] = self._ids[live], self._given[live]
         self._ids, self._given, self._head, self._tail = ids, given, 0, len(live)
+        self._from.clear()
 
     def audit(self) -> list[str]:
         """Recount; return what does not add up."""

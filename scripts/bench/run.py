@@ -1,6 +1,8 @@
 """Speed and memory, as ratios to a peer or a limit measured in the same run.
 
-    .venv/bin/python scripts/bench/run.py [hypercall] [essa] [multicall] [discard] [memory]
+    .venv/bin/python scripts/bench/run.py [hypercall] [essa] [multicall] [discard] [tmem] [memory]
+
+`tmem.py` takes options of its own: which forms, which pages, figures as JSON.
 """
 
 import os
@@ -14,17 +16,20 @@ def main(wanted: list[str]) -> None:
     import hypercall
     import memory
     import multicall
+    import tmem
 
     timed = {"hypercall": hypercall, "essa": essa, "multicall": multicall, "discard": discard}
-    unknown = [name for name in wanted if name not in (*timed, "memory")]
+    unknown = [name for name in wanted if name not in (*timed, "tmem", "memory")]
     if unknown:
-        sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join((*timed, 'memory'))}")
+        sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join((*timed, 'tmem', 'memory'))}")
     print(f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}; "
           f"medians of 15 rounds in turn, ratio (smallest to largest)")
     for name, module in timed.items():
         if not wanted or name in wanted:
             for result in module.results():
                 print(result.line(), flush=True)
+    if not wanted or "tmem" in wanted:
+        tmem.report()
     if not wanted or "memory" in wanted:
         print(*memory.report(), sep="\n")
 

@@ -28,9 +28,9 @@ ALL = HINTS | TMEM
 class FakePool:
     """A pool: a dictionary that may refuse; an ephemeral one also forgets, oldest first beyond its capacity."""
 
-    def __init__(self, tmem: "FakeTmem", persistent: bool) -> None:
+    def __init__(self, tmem: "FakeTmem", persistent: bool, shared: bool = False) -> None:
         self.tmem = tmem
-        self.persistent = persistent
+        self.persistent, self.shared = persistent, shared
         self.pages: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self.destroyed = False
 
@@ -47,7 +47,7 @@ class FakePool:
     def get(self, oid, index: int) -> bytes | None:
         self._forget()
         handle = _handle(oid, index)
-        return self.pages.get(handle) if self.persistent else self.pages.pop(handle, None)
+        return self.pages.get(handle) if self.persistent or self.shared else self.pages.pop(handle, None)
 
     def put_many(self, oids, indexes: Sequence[int], pages: np.ndarray) -> np.ndarray:
         assert pages.shape == (len(indexes), PAGE_SIZE)
@@ -82,8 +82,10 @@ class FakePool:
             del self.pages[self.tmem.rng.choice(list(self.pages))]
 
 
-def _handle(oid, index: int) -> tuple[int, int]:
-    return (oid if isinstance(oid, int) else int(oid[0])), int(index)
+def _handle(oid, index: int) -> tuple[int | tuple[int, ...], int]:
+    """Return a handle as tests name it: an object id of one word is that word."""
+    words = (oid, 0, 0) if isinstance(oid, int) else tuple(int(word) for word in oid)
+    return (words if any(words[1:]) else words[0]), int(index)
 
 
 def _handles(oids, indexes) -> list[tuple[int, int]]:
@@ -98,14 +100,16 @@ class FakeTmem:
         self.rng = rng
         self.capacity, self.refuse, self.forget, self.limit = capacity, refuse, forget, pools
         self.pools: list[FakePool] = []
+        self.shares: dict[object, FakePool] = {}     # by secret; a test may have two guests use one
 
     def chance(self, probability: float) -> bool:
         return probability > 0 and self.rng.random() < probability
 
-    def new_pool(self, persistent: bool) -> FakePool:
+    def new_pool(self, persistent: bool, shared: object = None) -> FakePool:
         if len(self.pools) == self.limit:
             raise TmemRefused("no more pools")
-        self.pools.append(FakePool(self, persistent))
+        pool = FakePool(self, persistent, shared is not None)
+        self.pools.append(pool if shared is None else self.shares.setdefault(shared, pool))
         return self.pools[-1]
 
     def handles(self, persistent: bool = False) -> set[tuple[int, int]]:
@@ -149,6 +153,16 @@ class FakeMemory:
         self._access("write_many", gfns)
         self.rows[np.asarray(gfns, np.int64)] = pages
         self.changed[np.asarray(gfns, np.int64)] = not clean
+
+    def balloon(self, gfns) -> int:
+        self.calls["balloon"] += 1
+        for gfn in gfns:
+            self.guest._hint(Essa.SET_UNUSED, gfn)
+        return len(self.guest.discard(gfns))
+
+    def deflate(self, gfns) -> None:
+        for gfn in gfns:
+            self.guest._hint(Essa.SET_STABLE, gfn)
 
     def dirty(self, gfns) -> np.ndarray:
         return self.changed[np.asarray(gfns, np.int64)]

@@ -8,7 +8,7 @@ from fakes import FakeTmem, block_contents
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guests.frontswap import Frontswap, handle_of, slot_of
+from guests.frontswap import XEN_BITS, ZCACHE_BITS, Frontswap, handle_of, slot_of
 from shm.counters import Count
 from shm.errors import BrokenInvariant
 
@@ -95,6 +95,32 @@ def test_a_pool_that_lost_a_page_broke_its_promise(frontswap, tmem):
     del tmem.pools[0].pages[handle_of(4)]
     with pytest.raises(BrokenInvariant, match="lost swap slot 4"):
         frontswap.load(slots(3, 4))
+
+
+def test_a_store_that_fails_over_nothing_flushes_nothing(frontswap, tmem, monkeypatch):
+    tmem.refuse = 1.0
+    monkeypatch.setattr(tmem.pools[0], "flush_many", lambda *_: pytest.fail("nothing was stored"))
+    frontswap.store(slots(3, 4), block_contents([3, 4]))
+
+
+@pytest.mark.parametrize("bits", [XEN_BITS, ZCACHE_BITS])
+def test_two_swap_disks_in_one_pool(tmem, counters, bits):
+    """T108: the same slots of two types are different pages, and swapoff of one leaves the other alone."""
+    pool = tmem.new_pool(persistent=True)
+    disks = [Frontswap(pool, 100, counters.data, swap_type, bits) for swap_type in (0, 1)]
+    for swap_type, disk in enumerate(disks):
+        assert disk.store(slots(3, 20), block_contents([swap_type + 50, swap_type + 60])).all()
+    assert tmem.handles(persistent=True) == {handle_of(slot, kind, bits) for slot in (3, 20) for kind in (0, 1)}
+    disks[0].invalidate_area()
+    assert (disks[0].pages, disks[1].pages) == (0, 2)
+    assert tmem.handles(persistent=True) == {handle_of(slot, 1, bits) for slot in (3, 20)}
+    assert np.array_equal(disks[1].load(slots(20, 3)), block_contents([61, 51]))
+
+
+@pytest.mark.parametrize(("count", "found"), [(-5, []), (0, []), (2, [3, 4]), (99, [3, 4, 20])])
+def test_the_first_slots_that_are_there(frontswap, count, found):
+    frontswap.store(slots(20, 4, 3), block_contents([20, 4, 3]))
+    assert frontswap.first(count).tolist() == found and frontswap.pages == 3
 
 
 def test_closing_destroys_the_pool(frontswap, tmem):

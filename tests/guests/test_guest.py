@@ -9,7 +9,7 @@ import pytest
 from guests import AddressingException, Essa, Guest, HypervisorGone, MemcommonsError, TmemRefused
 from guests import guest as guest_module
 from hypervisor.schemes import SCHEMES
-from shm.abi import PAGE_SIZE
+from shm.abi import ABI_VERSION, PAGE_SIZE
 from shm.counters import Count
 from shm.errors import UsageProblem
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_is_one_clear_line(running, arguments, said):
 
 def test_versions_that_differ_are_refused_and_both_named(running, monkeypatch):
     monkeypatch.setattr(guest_module, "ABI_VERSION", 7)
-    with pytest.raises(UsageProblem, match="ABI version 7 of the guest, 1 of the hypervisor"):
+    with pytest.raises(UsageProblem, match=f"ABI version 7 of the guest, {ABI_VERSION} of the hypervisor"):
         Guest.connect(running.cluster, "mine", "64KiB")
 
 

@@ -1,10 +1,13 @@
 """The tmem stubs: what they refuse before anything is sent, how they cut batches, and what they make of each answer."""
 
+from uuid import UUID
+
 import numpy as np
 import pytest
 
 from guests import TmemRefused
-from shm.abi import MAX_POOLS, MULTICALL_LIMIT, PAGE_SIZE, U32, U64
+from guests.tmem import secret_words
+from shm.abi import MAX_POOLS, MULTICALL_LIMIT, PAGE_SIZE, U32, U64, Refusal, Status
 from shm.counters import Count
 
 PAGE = b"\x5a" * PAGE_SIZE
@@ -213,7 +216,10 @@ def test_a_refused_put_says_so_and_stores_nothing(still_machine):
     assert pool.put_many(1, range(6, 12), pages_of(range(6, 12))).tolist() == [True] * 2 + [False] * 4
     assert pool.put(1, 20, PAGE) is False
     assert pool.get(1, 20) is None
+    assert pool.refusal == Refusal.MAX_MEM
+    assert pool.refusals.tolist() == [Refusal.NONE] * 2 + [Refusal.MAX_MEM] * 4
     assert pool.put(1, 0, PAGE) is True, "a replacement needs no room"
+    assert pool.new_page(1, 20) is False and pool.write(1, 20, 0, b"x") is False
     assert pool.get_many(1, range(12))[0].tolist() == [True] * 8 + [False] * 4
 
 
@@ -221,9 +227,142 @@ def test_a_refused_put_says_so_and_stores_nothing(still_machine):
 def test_a_replacement_that_is_refused_leaves_nothing(guest, pool, batch):
     """T33 as the guest sees it: False, and then a miss; never the old page."""
     pool.put(1, 0, PAGE)
-    guest.machine.heap.renew, guest.machine.heap.renew_many = lambda frame: None, lambda frames: None
+    guest.machine.store.clients.get(guest.domain.number).replacing_flushes = True
     assert not (pool.put_many(1, [0], pages_of([9]))[0] if batch else pool.put(1, 0, bytes(PAGE_SIZE)))
+    assert pool.refusal == Refusal.MIGRATING
     assert pool.get(1, 0) is None
+
+
+# Parts of pages
+
+def test_a_new_page_is_zeros(pool):
+    """T29."""
+    assert pool.new_page(1, 0)
+    assert pool.get(1, 0) == bytes(PAGE_SIZE)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 0), (0, 1), (100, 50), (0, PAGE_SIZE), (PAGE_SIZE - 1, 1),
+                                                (PAGE_SIZE, 0)])
+def test_a_read_gives_just_its_window(keep, offset, length):
+    """T30."""
+    page = np.random.default_rng(1).bytes(PAGE_SIZE)
+    keep.put(1, 0, page)
+    assert keep.read(1, 0, offset, length) == page[offset:offset + length]
+    assert keep.read(1, 9, offset, length) is None
+
+
+def test_a_read_is_a_get(guest):
+    """It takes the page out of an ephemeral pool."""
+    pool = guest.tmem.new_pool(persistent=False)
+    pool.put(1, 0, PAGE)
+    assert pool.read(1, 0, 0, 8) == PAGE[:8]
+    assert pool.read(1, 0, 0, 8) is None and pool.get(1, 0) is None
+
+
+@pytest.mark.parametrize("data", [b"abc", np.frombuffer(b"abc", np.uint8)], ids=["bytes", "array"])
+def test_a_write_keeps_the_rest_of_a_known_page_and_zeroes_that_of_a_new_one(keep, data):
+    """T31."""
+    keep.put(1, 0, PAGE)
+    assert keep.write(1, 0, 10, data) and keep.write(1, 1, 10, data)
+    assert keep.get(1, 0) == PAGE[:10] + b"abc" + PAGE[13:]
+    assert keep.get(1, 1) == bytes(10) + b"abc" + bytes(PAGE_SIZE - 13)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, PAGE_SIZE + 1), (PAGE_SIZE, 1), (-1, 2), (0, -1), (4000, 97)])
+def test_a_part_that_is_in_no_page(guest, keep, offset, length):
+    before = guest.counters[Count.HYPERCALLS]
+    with pytest.raises(ValueError, match="do not lie in a page of 4096"):
+        keep.read(1, 0, offset, length)
+    if length >= 0:
+        with pytest.raises(ValueError, match="do not lie in a page of 4096"):
+            keep.write(1, 0, offset, bytes(length))
+    assert guest.counters[Count.HYPERCALLS] == before
+
+
+# Frozen, and a disk that cannot be read
+
+def test_a_frozen_pool_refuses_and_says_so_and_flushes_all_the_same(guest, keep):
+    """T39, T42: EFROZEN of a flush is no error, and the page is gone."""
+    keep.put_many(1, range(4), pages_of(range(4)))
+    guest.machine.control.freeze(guest.domain.number)
+    assert not keep.put(1, 9, PAGE) and keep.refusal == Refusal.FROZEN
+    keep.flush(1, 0)
+    keep.flush_many(1, [1])
+    assert keep.get_many(1, range(4))[0].tolist() == [False, False, True, True]
+    keep.flush_object(1)
+    assert not keep.get_many(1, range(4))[0].any()
+
+
+@pytest.mark.parametrize("call", ["get", "read", "get_many", "write"])
+def test_a_page_that_cannot_be_read_back_is_no_miss(guest, keep, monkeypatch, call):
+    keep.put(1, 0, PAGE)
+    storage = guest.machine.store.shelf.storage
+    for name in ("read", "read_many"):
+        monkeypatch.setattr(storage, name, lambda *_: (_ for _ in ()).throw(OSError(5, "disk")))
+    asked = {"get": lambda: keep.get(1, 0), "read": lambda: keep.read(1, 0, 0, 8),
+             "get_many": lambda: keep.get_many(1, [0, 1]), "write": lambda: keep.write(1, 0, 0, b"x")}
+    with pytest.raises(OSError, match="it is still there"):
+        asked[call]()
+    monkeypatch.undo()
+    assert keep.get(1, 0) == PAGE
+
+
+def test_a_pool_of_a_guest_that_is_being_migrated_is_not_destroyed(guest, keep):
+    """T88."""
+    guest.machine.store.clients.get(guest.domain.number).changed = {}
+    with pytest.raises(TmemRefused, match="while its guest is being migrated"):
+        keep.destroy()
+    assert keep.put(1, 0, PAGE)
+
+
+# Shared pools
+
+SECRET = UUID("6ba7b810-9dad-11d1-80b4-00c04fd430c8")
+WORDS = (0x80B400C04FD430C8, 0x6BA7B8109DAD11D1)
+
+
+@pytest.mark.parametrize("secret", [SECRET, SECRET.bytes, SECRET.int], ids=["UUID", "bytes", "int"])
+def test_a_secret_under_every_spelling_is_the_same_two_words(secret):
+    assert secret_words(secret) == WORDS
+
+
+@pytest.mark.parametrize(("secret", "words"), [
+    ((1 << 128) - 1, "zeros or ones"), (b"\xff" * 16, "zeros or ones"), (UUID(int=0), "zeros or ones"),
+    (1 << 128, "128 bits"), (-1, "128 bits"), (b"x" * 15, "16 bytes, not 15"),
+])
+def test_a_secret_that_cannot_be(guest, secret, words):
+    before = guest.counters[Count.HYPERCALLS]
+    with pytest.raises(ValueError, match=words):
+        guest.tmem.new_pool(persistent=False, shared=secret)
+    assert guest.counters[Count.HYPERCALLS] == before
+
+
+@pytest.fixture
+def members(still_machine):
+    """Two guests that may share."""
+    still = still_machine(budget=2048)
+    guests = [still.guest(name, pages=16, max_pages=64) for name in ("a", "b")]
+    for guest in guests:
+        guest.machine.store.clients.get(guest.domain.number)         # it has made a call before
+        assert guest.machine.control.authorise(guest.domain.number, WORDS, True) == Status.OK
+    return guests
+
+
+def test_members_of_a_shared_pool_see_each_others_pages(members):
+    """T71, T80, T81."""
+    one, other = (guest.tmem.new_pool(persistent=False, shared=SECRET) for guest in members)
+    assert one.shared and one.put(1, 0, PAGE)
+    assert other.get(1, 0) == PAGE and one.get(1, 0) == PAGE
+    assert other.put(1, 0, bytes(PAGE_SIZE)) and one.get(1, 0) == bytes(PAGE_SIZE)
+    other.flush(1, 0)
+    assert one.get(1, 0) is None
+
+
+def test_a_guest_that_was_not_let_in_is_told_what_to_do(guest):
+    """T76, without Xen's silence: no pool is made."""
+    with pytest.raises(TmemRefused, match=r"EACCES.*memcommons ctl CLUSTER tmem-shared-auth GUEST SECRET"):
+        guest.tmem.new_pool(persistent=False, shared=SECRET)
+    assert guest.tmem.new_pool(persistent=False).number == 0
 
 
 AFTER_ITS_END = {
@@ -267,11 +406,6 @@ def test_a_scheme_without_tmem(still_machine, scheme):
     guest = still_machine(scheme=scheme).guest()
     with pytest.raises(TmemRefused, match=r"ENODEV.*the scheme has no tmem"):
         guest.tmem.new_pool(persistent=False)
-
-
-def test_shared_pools_are_refused_in_words(guest):
-    with pytest.raises(TmemRefused, match="shared pools are not offered"):
-        guest.tmem.new_pool(persistent=False, shared="6ba7b810-9dad-11d1-80b4-00c04fd430c8")
 
 
 def test_calls_and_waiting_are_counted(guest, keep):

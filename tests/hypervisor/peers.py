@@ -96,7 +96,7 @@ def ask(link: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ())
 def write_entries(transfer: Transfer, rows: list[tuple[int, int, tuple[int, int, int], int, int]]) -> int:
     """Write a multicall's entries (op, pool, oid, index, slot); return how many."""
     for at, (op, pool, oid, index, slot) in enumerate(rows):
-        transfer.entries[at] = (op, pool, oid, index, slot, 0, 0)
+        transfer.entries[at] = (op, pool, oid, index, slot, *[0] * 6)
     return len(rows)
 
 

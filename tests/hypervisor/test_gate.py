@@ -208,10 +208,11 @@ def test_everything_is_the_users_alone(machine):
 
 OTHER_USER = """
 import os, sys
-os.setgid(65534); os.setuid(65534)
 sys.path.insert(0, os.getcwd())
+import posix_ipc
 from shm import door, names
 from shm.errors import MemcommonsError
+os.setgid(65534); os.setuid(65534)           # after the imports: the interpreter may lie where nobody else may look
 stem, cluster = sys.argv[1], sys.argv[2]
 opened = []
 for entry in os.listdir("/dev/shm"):
@@ -220,7 +221,6 @@ for entry in os.listdir("/dev/shm"):
             os.close(os.open("/dev/shm/" + entry, os.O_RDONLY)); opened.append(entry)
         except PermissionError:
             pass
-import posix_ipc
 for end in ("req", "rep"):
     try:
         posix_ipc.MessageQueue(f"/{stem}.g0.{end}"); opened.append(end)

@@ -116,7 +116,7 @@ def test_guests_that_never_stop_asking_leave_the_others_their_turn(hypervisor_pr
 def test_junk_through_the_queue(stage):
     running, honest = stage
     with Peer(running.cluster) as peer:
-        for message in (b"", b"\xc1", b"\xff" * 512, msgpack.packb([1, 999]), msgpack.packb([1, int(Op.PUT_PAGE), -1])):
+        for message in (b"", b"\xc1", b"\xff" * 512, msgpack.packb([1, "999"]), msgpack.packb([1, int(Op.PUT_PAGE), -1])):
             assert peer.ask(message).status == Status.EINVAL
         assert peer.call(Op.PUT_PAGE, 0, U64, U64, U64, 0).status == Status.ENODEV
         assert peer.call(Op.PING).status == Status.OK, "it goes on as if nothing had been"
@@ -128,7 +128,7 @@ def test_junk_through_the_queue(stage):
 def test_handles_of_another_guest_find_nothing(stage):
     running, honest = stage
     with Peer(running.cluster) as peer:
-        pool = peer.call(Op.NEW_POOL, 1 << 24).value
+        pool = peer.call(Op.NEW_POOL, 1 << 24, 0, 0).value
         for op in (Op.GET_PAGE, Op.FLUSH_PAGE):
             count = write_entries(peer.transfer, [(op, number, OID, index, index)
                                                   for number in (pool, 1, 15) for index in range(8)])
@@ -161,10 +161,10 @@ def test_a_transfer_buffer_scribbled_on_in_flight(stage, seed):
     """Entries, frame numbers and pages change all the time: every call is answered, and nobody else notices."""
     running, honest = stage
     rng = np.random.default_rng(seed)
-    noise = rng.integers(0, 256, (16, MULTICALL_LIMIT * 48), np.uint8)
+    noise = rng.integers(0, 256, (16, MULTICALL_LIMIT * 64), np.uint8)
     with Peer(running.cluster, pages=64) as peer:
         for flags in (1 << 24, 1 << 24 | 1):
-            peer.call(Op.NEW_POOL, flags)
+            peer.call(Op.NEW_POOL, flags, 0, 0)
         entries = peer.transfer.entries
         raw, plausible = entries.view(np.uint8).reshape(-1), np.random.default_rng(seed + 1)
 

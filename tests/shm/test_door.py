@@ -8,6 +8,7 @@ import msgpack
 import pytest
 
 from shm import door
+from shm.abi import ABI_VERSION
 from shm.errors import HypervisorGone, UsageProblem
 
 
@@ -167,12 +168,12 @@ def test_who_sends_junk_through_the_door_is_hung_up_on(visitor, junk):
         assert door.receive(other)[0]["guests"] == []
 
 
-GOOD = {"call": "attach", "abi": 1, "name": "g", "pages": 4, "max_pages": 4, "weight": 1}
+GOOD = {"call": "attach", "abi": ABI_VERSION, "name": "g", "pages": 4, "max_pages": 4, "weight": 1}
 BAD = {
     "no call": ({}, "unknown call None"),
     "an unknown call": ({"call": "open"}, "unknown call 'open'"),
     "a call that is a list": ({"call": ["list"]}, "unknown call"),
-    "another ABI": (GOOD | {"abi": 2}, "ABI version 2 of the guest, 1 of the hypervisor"),
+    "another ABI": (GOOD | {"abi": ABI_VERSION + 1}, f"ABI version {ABI_VERSION + 1} of the guest, {ABI_VERSION} of the hypervisor"),
     "no ABI": ({"call": "attach"}, "ABI version None"),
     "no name": (GOOD | {"name": ""}, "guest name ''"),
     "a name that is a number": (GOOD | {"name": 7}, "guest name 7"),

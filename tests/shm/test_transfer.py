@@ -21,11 +21,11 @@ def extent(buffer, view):
 
 def test_layout(buffer):
     transfer = Transfer(buffer)
-    assert TRANSFER_PAGES == 260
+    assert TRANSFER_PAGES == 261
     assert extent(buffer, transfer.header)[0] == 0
     assert extent(buffer, transfer.gfns) == (2048, 4096)
-    assert extent(buffer, transfer.entries) == (4096, 4096 + 256 * 48)
-    assert extent(buffer, transfer.pages) == (4 * 4096, 260 * 4096)
+    assert extent(buffer, transfer.entries) == (4096, 4096 + 256 * 64)
+    assert extent(buffer, transfer.pages) == (5 * 4096, 261 * 4096)
 
 
 def test_parts_do_not_overlap_and_hold_the_limit(buffer):

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from hypervisor.ledger import HEAP, Ledger
+from hypervisor.swap import SwapDisk
 from hypervisor.tmem.heap import Heap
 from hypervisor.tmem.pools import PoolCount
+from hypervisor.tmem.shelf import Rules
+from hypervisor.tmem.storage import Storage
 from hypervisor.tmem.store import Store
-from shm.abi import PAGE_SIZE, TMEM_VERSION, VERSION_SHIFT, PoolFlag, Status
+from shm.abi import PAGE_SIZE, TMEM_VERSION, VERSION_SHIFT, PoolFlag, Refusal, Status
 from shm.arena import SharedObject
 
 EPHEMERAL = TMEM_VERSION << VERSION_SHIFT
@@ -35,19 +39,23 @@ def a_heap(budget: int = 1024, pages: int = 4096) -> Iterator[Heap]:
 
 @contextmanager
 def a_store(budget: int = 1024, cap: int = 0,
-            allowance: Callable[[int], int] = lambda owner: PLENTY) -> Iterator[Store]:
+            allowance: Callable[[int], int] = lambda owner: PLENTY, swap: SwapDisk | None = None,
+            **rules: Any) -> Iterator[Store]:
     """A store of at most `budget` frames.  Short of one, it evicts its oldest ephemeral pages, as many as are missing.
 
     Whatever was done to it, it is sound at the end, and the kernel agrees.
     """
     with a_heap(budget) as heap:
-        store = Store(heap, cap, allowance)
+        store = Store(Storage(heap, swap), Rules(ephemeral_cap=cap, **rules),
+                      lambda owner: (allowance(owner), Refusal.MAX_MEM))
 
         def room(frames: int) -> bool:
             missing = frames - heap.ledger.free
             if missing > 0:
                 missing -= heap.trim(missing)
-                heap.trim(store.evict(missing))
+                store.evict_frames(missing)
+                heap.trim(missing)
+                heap.trim(store.write_back(frames - heap.ledger.free))
             return heap.ledger.reserve(HEAP, frames)
 
         heap.room = room
@@ -102,3 +110,9 @@ def counts(store: Store, owner: int, pool: int) -> dict[str, int]:
     found = store.pools.get(owner, pool)
     assert found is not None
     return {name.name.lower(): int(found.counts[name]) for name in PoolCount if found.counts[name]}
+
+
+def no_room_for_replacements(store: Store) -> None:
+    """Have every replacement find no room: the old data is gone by then."""
+    vars(store.storage).update(rewrite=lambda place, form, group, page, persistent: store.storage.free(place),
+                               rewrite_many=lambda places, form, pages: False)

@@ -1,4 +1,4 @@
-"""The catalogue against a dictionary: handle -> frame."""
+"""The catalogue against a dictionary: handle -> place."""
 
 from itertools import count
 
@@ -37,10 +37,10 @@ class Pair:
             new = [handle for handle in handles if handle not in self.frames and handle[0] == serial]
             frames = [next(self._next) for _ in new]
             if bulk and new:
-                self.catalogue.add_many(serial, *columns(new), np.array(frames), ephemeral=serial == 1)
+                self.catalogue.add_many(serial, *columns(new), np.array(frames), ephemeral=serial == 1, owner=serial)
             elif new:
                 for (_, oid, index), frame in zip(new, frames, strict=True):
-                    self.catalogue.add(serial, oid, index, frame, ephemeral=serial == 1)
+                    self.catalogue.add(serial, oid, index, frame, ephemeral=serial == 1, owner=serial)
             self.frames.update(zip(new, frames, strict=True))
 
     def drop(self, handles, bulk):
@@ -48,7 +48,7 @@ class Pair:
         expected = [self.frames.pop(handle) for handle in known]
         pages = [self.catalogue.find(*handle) for handle in known]
         if bulk and pages:
-            assert self.catalogue.drop_many(np.array(pages)) == expected
+            assert self.catalogue.drop_many(np.array(pages)).tolist() == expected
         else:
             assert [self.catalogue.drop(page) for page in pages] == expected
 
@@ -61,12 +61,12 @@ class Pair:
             found = catalogue.find_many(serial, *columns(everything))
             assert found.tolist() == [catalogue.find(*handle) for handle in everything]
             expected = [self.frames.get(handle, NONE) for handle in everything]
-            assert [NONE if n == NONE else int(catalogue.frames[n]) for n in found.tolist()] == expected
+            assert [NONE if n == NONE else int(catalogue.places[n]) for n in found.tolist()] == expected
             own = {frame for (owner, _, _), frame in self.frames.items() if owner == serial}
-            assert set(catalogue.frames[catalogue.of_pool(serial)].tolist()) == own
+            assert set(catalogue.places[catalogue.of_pool(serial)].tolist()) == own
             for oid in OIDS:
                 theirs = {frame for (owner, at, _), frame in self.frames.items() if (owner, at) == (serial, oid)}
-                assert set(catalogue.frames[catalogue.of_object(serial, oid)].tolist()) == theirs
+                assert set(catalogue.places[catalogue.of_object(serial, oid)].tolist()) == theirs
         assert catalogue.ages.count == sum(serial == 1 for serial, _, _ in self.frames)
 
 
@@ -96,9 +96,9 @@ def test_growth_keeps_every_page():
     indexes = np.arange(3000, dtype=np.uint64)
     for at in range(0, 3000, 200):
         part = slice(at, at + 200)
-        catalogue.add_many(7, oids[part], indexes[part], np.arange(at, at + 200), ephemeral=True)
-    assert catalogue.frames[catalogue.find_many(7, oids, indexes)].tolist() == list(range(3000))
-    assert catalogue.frames[catalogue.ages.oldest(3000)].tolist() == list(range(3000)), "ages keep up with growth"
+        catalogue.add_many(7, oids[part], indexes[part], np.arange(at, at + 200), ephemeral=True, owner=0)
+    assert catalogue.places[catalogue.find_many(7, oids, indexes)].tolist() == list(range(3000))
+    assert catalogue.places[catalogue.ages.oldest(3000)].tolist() == list(range(3000)), "ages keep up with growth"
     assert catalogue.audit() == []
 
 
@@ -113,5 +113,5 @@ def test_a_stored_page_costs_at_most_200_bytes_of_metadata():
     catalogue = Catalogue()
     for at in range(0, 100_000, 1000):
         catalogue.add_many(1, np.full((1000, 3), at // 8000, np.uint64), np.arange(at, at + 1000, dtype=np.uint64),
-                           np.arange(at, at + 1000), ephemeral=True)
+                           np.arange(at, at + 1000), ephemeral=True, owner=0)
     assert catalogue.nbytes / len(catalogue) <= 200

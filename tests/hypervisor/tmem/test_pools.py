@@ -14,7 +14,6 @@ BAD_FLAGS = [
     ("T3 pages of 8 KiB", EPHEMERAL | 1 << 4),
     ("T3 page size field all ones", EPHEMERAL | 0xF << 4),
     ("T4 precompressed", EPHEMERAL | PoolFlag.PRECOMPRESSED),
-    ("shared: not offered yet", EPHEMERAL | PoolFlag.SHARED),
     ("all ones", U32),
 ]
 NO_POOL = [("never created", 1), ("16", MAX_POOLS), ("the largest signed number", (1 << 31) - 1), ("-1", U32)]
@@ -29,7 +28,7 @@ def test_bad_flags_are_refused_and_use_no_slot(flags):
 
 
 @pytest.mark.parametrize("flags", [EPHEMERAL, PERSISTENT, EPHEMERAL | 8, PERSISTENT | 8])
-def test_good_flags_say_the_kind_and_bit_3_says_nothing(flags):
+def test_good_flags_say_the_kind_and_bit_3_of_a_private_pool_says_nothing(flags):
     with a_store() as store:
         number = new_pool(store, A, flags)
         assert store.pools.get(A, number).persistent == bool(flags & PoolFlag.PERSIST)

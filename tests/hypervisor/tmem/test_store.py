@@ -2,8 +2,22 @@
 
 import numpy as np
 import pytest
-from stores import EPHEMERAL, OID, PERSISTENT, A, a_store, content, counts, get, new_pool, page, put
+from stores import (
+    EPHEMERAL,
+    OID,
+    PERSISTENT,
+    A,
+    a_store,
+    content,
+    counts,
+    get,
+    new_pool,
+    no_room_for_replacements,
+    page,
+    put,
+)
 
+from hypervisor.tmem.forms import Form
 from shm.abi import PAGE_SIZE, U32, U64, Status
 
 both_kinds = pytest.mark.parametrize("flags", [EPHEMERAL, PERSISTENT], ids=["ephemeral", "persistent"])
@@ -130,6 +144,7 @@ def test_after_a_miss_gets_miss_until_a_put(flags):
 
 # Duplicate puts
 
+
 @both_kinds
 def test_the_second_put_replaces_the_first(flags):
     """T32, T35."""
@@ -148,7 +163,7 @@ def test_a_duplicate_put_that_finds_no_memory_leaves_nothing(flags):
         pool = new_pool(store, A, flags)
         put(store, A, pool, 1)
         put(store, A, pool, 5, oid=OTHER)
-        store.heap.renew = lambda frame: None
+        no_room_for_replacements(store)
         assert put(store, A, pool, 2) == Status.ENOSPC
         assert counts(store, A, pool) == {"pt": 3, "ps": 2, "pd": 1}
         assert get(store, A, pool) == Status.NO
@@ -164,7 +179,7 @@ def test_a_duplicate_put_in_bulk_that_finds_no_memory_leaves_nothing(flags):
         first, second = (np.stack([page(value + n) for n in range(3)]) for value in (10, 20))
         assert store.put_many(A, pool, oids, indexes, first).tolist() == [Status.OK] * 3
         put(store, A, pool, 5, oid=OTHER)
-        store.heap.renew, store.heap.renew_many = lambda frame: None, lambda frames: None
+        no_room_for_replacements(store)
         assert store.put_many(A, pool, oids, indexes, second).tolist() == [Status.ENOSPC] * 3
         assert counts(store, A, pool) == {"pt": 7, "ps": 4, "pd": 3}
         assert [get(store, A, pool, OID, n) for n in range(3)] == [Status.NO] * 3
@@ -177,8 +192,7 @@ def test_a_frame_may_move_under_a_duplicate_put(flags):
     with a_store() as store:
         pool = new_pool(store, A, flags)
         put(store, A, pool, 1)
-        [fresh] = store.heap.take(1)
-        store.heap.renew = lambda frame: store.heap.give([frame]) or fresh
+        store.clients.get(A).form = Form.LZ4
         assert put(store, A, pool, 2) == Status.OK
         assert get(store, A, pool) == 2
 

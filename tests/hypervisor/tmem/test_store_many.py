@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stores import EPHEMERAL, OID, PERSISTENT, A, B, a_store, content, counts, get, new_pool, page, put
 
 from hypervisor.tmem.pools import PoolCount
-from shm.abi import PAGE_SIZE, Status
+from shm.abi import PAGE_SIZE, Refusal, Status
 
 SLOTS = 12
 HANDLES = [((word, 0, 0), index) for word in (0, 1) for index in range(6)]
@@ -56,7 +56,7 @@ def holdings(store):
         for oid, index in HANDLES:
             number = store.catalogue.find(serial, oid, index)
             if number >= 0:
-                found[number] = (owner, pool, oid, index, content(store.heap.pages[store.catalogue.frames[number]]))
+                found[number] = (owner, pool, oid, index, content(store.heap.pages[store.catalogue.places[number]]))
     ages = [found[number] for number in store.catalogue.ages.oldest(99).tolist()]
     return set(found.values()), ages
 
@@ -71,7 +71,7 @@ def prepared(store):
 
 def both(budget, cap):
     def allowance_of(store):
-        return lambda owner: ALLOWANCE - store.pages_of(owner, persistent=True)
+        return lambda owner: (ALLOWANCE - store.pages_of(owner, persistent=True), Refusal.MAX_MEM)
 
     return a_store(budget, cap), a_store(budget, cap), allowance_of
 
@@ -88,7 +88,7 @@ def test_bulk_equals_one_by_one(budget, cap, operations):
     bulk_store, single_store, allowance_of = both(budget, cap)
     with bulk_store as bulk, single_store as single:
         for store in (bulk, single):
-            store.allowance = allowance_of(store)
+            store.shelf.allowance = allowance_of(store)
             prepared(store)
         for n, (what, pool, batch) in enumerate(operations):
             arguments = what, pool, batch, 100 * n

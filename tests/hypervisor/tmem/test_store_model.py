@@ -9,10 +9,21 @@ from contextlib import ExitStack
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from stores import EPHEMERAL, PERSISTENT, A, B, a_store, content, new_pool, page, prove_sound
+from stores import (
+    EPHEMERAL,
+    PERSISTENT,
+    A,
+    B,
+    a_store,
+    content,
+    new_pool,
+    no_room_for_replacements,
+    page,
+    prove_sound,
+)
 
 from hypervisor.ledger import HEAP
-from shm.abi import Status
+from shm.abi import Refusal, Status
 
 PLACES = [(owner, pool) for owner in (A, B) for pool in (0, 1)]     # of each guest: pool 0 ephemeral, 1 persistent
 MOST_PERSISTENT = 6
@@ -28,7 +39,8 @@ class TwoGuests(RuleBasedStateMachine):
     def begin(self, budget, cap):
         self.closing = ExitStack()
         self.store = self.closing.enter_context(a_store(budget, cap))
-        self.store.allowance = lambda owner: MOST_PERSISTENT - self.store.pages_of(owner, persistent=True)
+        self.store.shelf.allowance = lambda owner: (
+            MOST_PERSISTENT - self.store.pages_of(owner, persistent=True), Refusal.MAX_MEM)
         for owner in (A, B):
             assert [new_pool(self.store, owner, flags) for flags in (EPHEMERAL, PERSISTENT)] == [0, 1]
         self.model = {place: {} for place in PLACES}
@@ -48,11 +60,11 @@ class TwoGuests(RuleBasedStateMachine):
     @rule(place=places, oid=oids, index=indexes)
     def put_without_memory(self, place, oid, index):
         """T33: a duplicate put that fails leaves nothing."""
-        self.store.heap.renew = lambda frame: None
+        no_room_for_replacements(self.store)
         known = (oid, index) in self.model[place]
         self.next += 1
         status = self.store.put(*place, oid, index, page(self.next))
-        del self.store.heap.renew
+        del self.store.storage.rewrite, self.store.storage.rewrite_many
         if place[1] == 1:
             assert (status == Status.ENOSPC) == known
         self.model[place].pop((oid, index), None)
@@ -128,7 +140,7 @@ class TwoGuests(RuleBasedStateMachine):
         ledger = store.heap.ledger
         assert store.audit() + ledger.audit() == []
         assert store.heap.object.resident() == ledger.held.get(HEAP, 0)
-        assert not store.ephemeral_cap or store.ephemeral <= store.ephemeral_cap
+        assert not store.rules.ephemeral_cap or store.ephemeral <= store.rules.ephemeral_cap
         for owner, pool in PLACES:
             held = store.pools.get(owner, pool)
             assert held.pages <= len(self.model[owner, pool])

@@ -1,0 +1,128 @@
+"""The balloon: pages that the guest does without, and whose frames the host has.
+
+    Balloon       inflates and deflates to a target
+    SelfBalloon   sets the target every few seconds, by what programs were promised (`guests.selfballoon` decides)
+
+Rule 1: a page of the balloon is allocated, belongs to nobody, is on no list, and is unused; `gfns`, written here alone,
+        is all that knows it.
+Rule 2: inflating goes through the allocator, so the guest's own reclaim makes room, and what the allocator keeps back
+        stays.  A balloon that finds no more pages is smaller than it was told to be.
+Rule 3: a frame that the host does not take at once it may take later: the page stays unused until it is deflated.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from guests.kernel.allocator import Allocator
+from guests.kernel.core import Core
+from guests.kernel.swapper import Swapper
+from guests.selfballoon import INTERVAL_S, Quiet, floor_of, goal_of, shrink, target_of
+from shm.abi import MULTICALL_LIMIT
+from shm.counters import Count
+from shm.errors import OutOfMemory
+
+LOOK_EVERY = 8               # ticks: the clock is read on one in so many
+
+
+class Balloon:
+    """The balloon of one guest."""
+
+    def __init__(self, core: Core) -> None:
+        self.gfns: list[int] = []
+        self._core = core
+        self.set_target(core.pages.count)
+
+    @property
+    def current(self) -> int:
+        """Pages that the guest has: all but those of the balloon."""
+        return self._core.pages.count - len(self.gfns)
+
+    def set_target(self, pages: int) -> int:
+        """Make the guest have `pages` pages, or as few as reclaim can bring about; return how many it has."""
+        if not 0 <= pages <= self._core.pages.count:
+            raise ValueError(f"a target of {pages} pages: use 0 to {self._core.pages.count}, what the guest was given")
+        self._inflate(self.current - pages)
+        self._deflate(pages - self.current)
+        self._core.counters[Count.BALLOON_TARGET] = pages
+        self._core.counters[Count.BALLOON_PAGES] = len(self.gfns)
+        return self.current
+
+    def _inflate(self, wanted: int) -> None:
+        most = MULTICALL_LIMIT
+        while (count := min(wanted, most)) > 0:
+            if self._take(count):
+                wanted -= count
+            else:
+                most = count // 2
+
+    def _take(self, count: int) -> bool:
+        """Let `count` pages enter the balloon; say whether there were so many."""
+        try:
+            gfns = self._core.allocator.alloc(count)
+        except OutOfMemory:
+            return False
+        self._core.pages.forget(gfns)
+        self.gfns += gfns
+        self._core.memory.balloon(gfns)
+        return True
+
+    def _deflate(self, count: int) -> None:
+        if count <= 0:
+            return
+        gfns = self.gfns[-count:]
+        self._core.memory.deflate(gfns)
+        del self.gfns[-count:]
+        self._core.allocator.free(gfns)
+
+    def audited(self) -> Core:
+        """Return the core as an audit shall see it: pages of the balloon are nobody's, just as free ones."""
+        return self._core._replace(allocator=cast(Allocator, _Nobodys(self._core.allocator, self.gfns)))
+
+
+class _Nobodys:
+    """What an audit asks of an allocator, the balloon counted in."""
+
+    def __init__(self, allocator: Allocator, gfns: Sequence[int]) -> None:
+        self._all = (*allocator.free_list(), *gfns)
+
+    @property
+    def free_pages(self) -> int:
+        return len(self._all)
+
+    def free_list(self) -> Sequence[int]:
+        return self._all
+
+
+class SelfBalloon:
+    """Sets the target of a balloon, and shrinks frontswap, once an interval of `clock` (seconds)."""
+
+    def __init__(self, core: Core, balloon: Balloon, swapper: Swapper, committed: Callable[[], int],
+                 clock: Callable[[], float]) -> None:
+        self._counters = core.counters
+        self._total, self._reserve = core.pages.count, core.allocator.marks.high
+        self._floor = floor_of(self._total, self._reserve)
+        self._balloon, self._swapper = balloon, swapper
+        self._committed, self._clock = committed, clock
+        self._quiet = Quiet()
+        self._ticks = 0
+        self._next = clock() + INTERVAL_S
+
+    def tick(self) -> None:
+        """Do what is due, which mostly is nothing."""
+        self._ticks += 1
+        if self._ticks % LOOK_EVERY or (now := self._clock()) < self._next:
+            return
+        self._next = now + INTERVAL_S
+        self._counters[Count.SELFBALLOON_INTERVALS] += 1
+        self._resize()
+        self._shrink()
+
+    def _resize(self) -> None:
+        goal = goal_of(self._committed(), self._reserve, self._swapper.swap.near)
+        self._balloon.set_target(target_of(self._balloon.current, goal, self._floor, self._total))
+
+    def _shrink(self) -> None:
+        near = self._swapper.swap.near
+        self._quiet, stay = shrink(self._quiet, near)
+        if stay < near:
+            self._counters[Count.FRONTSWAP_SHRUNK] += self._swapper.shrink_frontswap(stay)

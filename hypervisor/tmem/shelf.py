@@ -1,0 +1,255 @@
+"""The shelf: all that is stored, and the steps of which every tmem operation is made.
+
+    room      how many new pages the limits allow, and why not more; may evict
+    publish   a page that has a place gets its handle
+    drop      a page loses its handle and its place
+    evict     the oldest ephemeral pages go
+
+Rule 1: find room, copy, publish, in this order: a put that fails has nothing to undo, and finding room may evict.
+Rule 2: ephemeral pages may vanish whenever room is looked for; persistent ones never.
+Rule 3: a page's handle, its place and its pool's count are changed here alone, together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from hypervisor.tmem.catalogue import Catalogue, Oid
+from hypervisor.tmem.clients import Client, ClientCount, Clients
+from hypervisor.tmem.forms import Form
+from hypervisor.tmem.pools import Pool, PoolCount, Pools
+from hypervisor.tmem.shares import Standing, own_victims
+from hypervisor.tmem.storage import Storage
+from shm.abi import Refusal, Status
+
+NO_CAP = 0
+_EVICTION_ROUNDS = 8         # frames are not freed by every eviction: how often to evict as many pages more
+
+
+class StoreCount(IntEnum):
+    """Counters of the whole store, under the letters of Xen's list format."""
+
+    TT = 0                   # operations
+    TE = 1                   # of these, answered with a negative status
+    CF = 2                   # copies that failed: a bad frame of the guest's
+    AF = 3                   # allocations of metadata that failed
+    PF = 4                   # puts that found no frame
+    ET = 5                   # pages evicted
+    EA = 6                   # times that eviction was asked for
+    RT = 7                   # frames given back on request
+    RA = 8                   # such requests
+    RX = 9                   # the most evictions for one
+    FP = 10                  # pools flushed whole
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a store behaves.  Sizes in pages."""
+
+    ephemeral_cap: int = NO_CAP  # of all guests' ephemeral pages (NO_CAP: the budget alone)
+    form: Form = Form.RAW        # of a new guest's pages
+    quirks: bool = False         # behave as Xen 4.2 did where it did not as it said
+    authorise: bool = True       # shared pools are for guests that were let in (Xen: tmem_shared_auth)
+    write_back: bool = False     # persistent pages may go to the swap disk (T70)
+
+
+Allowance = Callable[[int], tuple[int, Refusal]]
+
+
+class Shelf:
+    """All stored pages of all guests.
+
+    `allowance(owner)` says how many more persistent pages a guest may hold now, and what keeps it from more (T67).
+    """
+
+    def __init__(self, storage: Storage, rules: Rules, allowance: Allowance) -> None:
+        self.storage, self.rules, self.allowance = storage, rules, allowance
+        self.catalogue = Catalogue(lasting=rules.write_back)
+        self.pools, self.clients = Pools(), Clients(rules.form)
+        self.counts = np.zeros(len(StoreCount), np.int64)
+        self.refusal = Refusal.NONE                          # why the last put that was refused was
+        self.requester: int | None = None                    # whose put looked for room last
+
+    # limits
+
+    def room(self, pool: Pool, client: Client, count: int) -> tuple[int, Refusal]:
+        """Return how many of `count` new pages a pool may take, and what forbids the others.  May evict."""
+        if self.clients.frozen or client.frozen:
+            return 0, Refusal.FROZEN
+        self.requester, reason = client.number, Refusal.NONE
+        if client.cap and not self.rules.quirks:
+            count, reason = self._below_cap(client, pool.persistent, count)
+        if not pool.persistent:
+            return self._below_ephemeral_cap(count), reason
+        allowed, why = self.allowance(pool.owner)
+        return (count, reason) if allowed >= count else (max(0, allowed), why)
+
+    def _below_cap(self, client: Client, persistent: bool, count: int) -> tuple[int, Refusal]:
+        """Make room below a client's cap: its own oldest ephemeral pages go for what is new."""
+        lasting = self.pages_of(client.number, persistent=True)
+        allowed = min(count, max(0, client.cap - lasting))
+        over = lasting + self.pages_of(client.number, persistent=False) + allowed - client.cap
+        if over > 0:
+            self.evict_own(client.number, over)
+        return allowed, Refusal.NONE if allowed == count and not persistent else Refusal.CAP
+
+    def _below_ephemeral_cap(self, count: int) -> int:
+        cap = self.rules.ephemeral_cap
+        if not cap:
+            return count
+        count = min(count, cap)
+        self.evict(self.catalogue.ages.count + count - cap)
+        return count
+
+    def pages_of(self, owner: int, persistent: bool) -> int:
+        """Return how many pages are counted to a guest."""
+        return sum(pool.pages for pool in self.pools.owned(owner) if pool.persistent == persistent)
+
+    # in and out
+
+    def publish(self, pool: Pool, client: Client, oid: Oid, index: int, place: int) -> int:
+        """Enter one page that lies at `place` under a new handle."""
+        page = self.catalogue.add(pool.serial, oid, index, place, not pool.persistent, pool.owner)
+        self._count_stored(pool, client, 1)
+        return page
+
+    def publish_many(self, pool: Pool, client: Client, oids: np.ndarray, indexes: np.ndarray,
+                     places: np.ndarray) -> np.ndarray:
+        """Enter pages under new handles, all different."""
+        pages = self.catalogue.add_many(pool.serial, oids, indexes, places, not pool.persistent, pool.owner)
+        self._count_stored(pool, client, len(pages))
+        return pages
+
+    def _count_stored(self, pool: Pool, client: Client, count: int) -> None:
+        pool.pages += count
+        pool.most_pages = max(pool.most_pages, pool.pages)
+        pool.counts[PoolCount.PS] += count
+        if pool.persistent:
+            client.counts[ClientCount.PP] += count
+
+    def drop(self, pool: Pool, page: int) -> None:
+        """Take one page out."""
+        if self._is_watched(pool):
+            self.note(pool, np.array([page]))
+        self.storage.free(self.catalogue.drop(page))
+        pool.pages -= 1
+
+    def drop_from(self, pool: Pool, pages: np.ndarray) -> None:
+        """Take pages of one pool out."""
+        if len(pages):
+            if self._is_watched(pool):
+                self.note(pool, pages)
+            pool.pages -= len(pages)
+            self.storage.free_many(self.catalogue.drop_many(pages))
+
+    def _drop_any(self, pages: np.ndarray) -> None:
+        """Take ephemeral pages of whatever pools out."""
+        serials, counts = np.unique(self.catalogue.serials_of(pages), return_counts=True)
+        for serial, count in zip(serials.tolist(), counts.tolist(), strict=True):
+            self.pools.by_serial(serial).pages -= count
+        self.storage.free_many(self.catalogue.drop_many(pages))
+
+    def is_watched(self, pool: Pool, client: Client) -> bool:
+        """Say whether a save is under way that must hear of changes to this pool."""
+        return client.changed is not None and pool.persistent and not pool.shared
+
+    def _is_watched(self, pool: Pool) -> bool:
+        client = self.clients.known(pool.owner) if pool.persistent else None
+        return client is not None and self.is_watched(pool, client)
+
+    def note(self, pool: Pool, pages: np.ndarray) -> None:
+        """Note for the save under way that pages were put, replaced or dropped."""
+        client = self.clients.get(pool.owner)
+        number = next(number for number, other in self.pools.numbered(pool.owner) if other is pool)
+        oids, indexes = self.catalogue.handles_of(pages)
+        assert client.changed is not None
+        for oid, index in zip(oids.tolist(), indexes.tolist(), strict=True):
+            client.changed[(number, *oid, index)] = None
+
+    # pressure
+
+    def evict(self, count: int) -> int:
+        """Evict up to `count` ephemeral pages; return how many went.
+
+        The guest that asks pays while it is over its share; then the oldest of all go (`shares`).
+        """
+        if count <= 0 or not self.catalogue.ages.count:
+            return 0
+        self.counts[StoreCount.EA] += 1
+        asking, own = self.clients.known(self.requester) if self.requester is not None else None, 0
+        if asking is not None and asking.weight:
+            own = self.evict_own(asking.number, own_victims(self._standing(asking), count, self.rules.quirks))
+        pages = self.catalogue.ages.oldest(count - own)
+        return own + self._evict(pages)
+
+    def _standing(self, client: Client) -> Standing:
+        return Standing(self.pages_of(client.number, persistent=False), self.catalogue.ages.count, client.weight,
+                        self.clients.total_weight)
+
+    def evict_own(self, owner: int, count: int) -> int:
+        """Evict up to `count` of one guest's oldest ephemeral pages; return how many went."""
+        return self._evict(self.catalogue.ages.oldest_of(owner, count)) if count > 0 else 0
+
+    def _evict(self, pages: np.ndarray) -> int:
+        if len(pages):
+            self._drop_any(pages)
+            self.counts[StoreCount.ET] += len(pages)
+        return len(pages)
+
+    def evict_frames(self, frames: int) -> int:
+        """Evict until about `frames` frames more are spare in the heap; return how many pages went.
+
+        A page in a slot of a slab frees a frame only with its neighbours, so it may take more pages than frames.
+        """
+        aim, evicted = self.storage.heap.spare + frames, 0
+        for _ in range(_EVICTION_ROUNDS):
+            missing = aim - self.storage.heap.spare
+            went = self.evict(missing)
+            evicted += went
+            if missing <= 0 or not went:
+                break
+        return evicted
+
+    @property
+    def lasting(self) -> int:
+        """Persistent pages that may be written back to the swap disk now."""
+        queue, swap = self.catalogue.lasting, self.storage.swap
+        return 0 if queue is None or swap is None else min(queue.count, swap.free)
+
+    def write_back(self, frames: int) -> int:
+        """Write the oldest persistent pages to the swap disk (T70); return how many frames that made spare.
+
+        A page that was written leaves the queue of those in memory; a get reads it from the disk and leaves it there.
+        """
+        queue, before = self.catalogue.lasting, self.storage.heap.spare
+        if queue is None:
+            return 0
+        for _ in range(_EVICTION_ROUNDS):
+            pages = queue.oldest(frames - (self.storage.heap.spare - before))
+            if not len(pages):
+                break
+            places = self.catalogue.places[pages]
+            self.catalogue.places[pages] = moved = self.storage.write_back(places)
+            gone = (moved != places) | (places == self.storage.zero)
+            queue.leave(pages[gone])
+            if not gone.any():                               # no slot, or a disk that takes no more
+                break
+        return self.storage.heap.spare - before
+
+    def status_of(self, reason: Refusal) -> Status:
+        """Return what a guest is told whose new page is refused for `reason`."""
+        if reason == Refusal.FROZEN:
+            return Status.EFROZEN
+        return Status.EFAULT if reason == Refusal.BAD_FRAME else Status.ENOMEM
+
+    def audit(self) -> list[str]:
+        """Recount everything; return what does not add up (T99)."""
+        places = self.catalogue.places[self.catalogue.stored()]
+        problems = self.catalogue.audit() + self.storage.audit(places)
+        for pool in self.pools.all():
+            stored = len(self.catalogue.of_pool(pool.serial))
+            if stored != pool.pages:
+                problems.append(f"store: pool {pool.serial} counts {pool.pages} pages, has {stored}")
+        return problems
