@@ -57,7 +57,8 @@ class Dispatch:
     def _fault(self, domain: Domain, request: Request) -> Answer:
         """Grant frames to the pages named in the transfer buffer; the value is how many got one now.
 
-        OK with 0 says: look again (a state changed, or the lock was held).  ENOMEM: no frame, even after reclaim.
+        OK with 0 says: look again (a state changed, or a lock was held: this guest's, or those of all that had frames
+        to give; who keeps his is ended in the end).  ENOMEM: no frame, even after reclaim.
         """
         gfns = self._gfns(domain, request.arguments[0])
         if gfns is None:
@@ -68,6 +69,8 @@ class Dispatch:
         count = len(wanting.gfns)
         while count and not self.reclaim.room(domain.number, count):
             count //= 2
+        if not count and self.reclaim.contended:
+            return Status.OK, 0
         try:
             granted = self.cmm2.grant(domain, wanting.first(count)) if count else 0
         except OSError:                  # /dev/shm is full, whatever the budget says

@@ -41,6 +41,7 @@ class Reclaim:
         self.heap: Heap | None = None            # set by the machine: heap and reclaim need each other
         self.store: Store | None = None
         self.background_runs = 0
+        self.contended = False                   # the last shortfall was for want of a lock, or of a page at rest
         self._fruitless_until = 0.0              # nothing was to be had in the background: do not ask again before
 
     @property
@@ -66,13 +67,19 @@ class Reclaim:
 
     def free_up(self, wanted: int) -> int:
         """Free `wanted` frames, or as many as can be had in a few plans; return how many."""
-        freed = 0
+        freed, before = 0, self._contention()
         for _ in range(PASSES):
             plan = self.policy(self.census(), wanted - freed)
             freed += self.carry_out(plan)
             if freed >= wanted or not plan.frames:
                 break
+        self.contended = freed < wanted and self._contention() > before
         return freed
+
+    def _contention(self) -> int:
+        """Count how often a guest's lock was passed by, or its store came between a page's copy and its eviction."""
+        return sum(int(domain.counts[HostCount.LOCK_PASSED_BY] + domain.counts[HostCount.SWAP_RETRIES])
+                   for domain in self.domains.values())
 
     def census(self) -> Census:
         """Count what there is.  No lock is taken: what is stale is looked up again before it is acted on."""

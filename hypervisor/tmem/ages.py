@@ -101,7 +101,7 @@ class Ages:
 
     def oldest_of(self, owner: int, count: int) -> np.ndarray:
         """Return up to `count` of an owner's oldest ids, oldest first; they stay in the queue."""
-        found, at, missing = [], max(self._head, self._from.get(owner, 0)), count
+        found, at, missing = list[np.ndarray](), max(self._head, self._from.get(owner, 0)), count
         while missing > 0 and at < self._tail:
             stop = min(self._tail, at + 2 * missing + 1024)
             mine = self._live(at, stop) & (self.owners[self._ids[at:stop]] == owner)

@@ -188,6 +188,11 @@ class Catalogue:
         stored = self.stored()
         return stored[self.serials_of(stored) == serial]
 
+    def objects_of(self, serial: int) -> int:
+        """Return how many objects a pool has."""
+        live = np.flatnonzero(self.object_pages)
+        return int(np.count_nonzero(self.objects.keys[live, 0] == serial))
+
     def audit(self) -> list[str]:
         """Recount; return what does not add up."""
         stored = self.stored()

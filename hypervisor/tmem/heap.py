@@ -147,6 +147,9 @@ class Heap:
         if not self.room(RUN):
             return
         first = self._pick_run()
+        if first is None and self._spare:
+            self.trim(self.spare)                # they may be what lies between the holes
+            first = self._pick_run()
         if first is None:
             self.ledger.release(HEAP, RUN)
             return

@@ -88,7 +88,9 @@ class Membership:
         """End a membership; the last one's end is the pool's."""
         shelf, pages = self.shelf, self.shelf.catalogue.of_pool(pool.serial)
         if len(pool.members) > 1:                            # what it touched last goes with it (T78)
-            shelf.drop_from(pool, shelf.catalogue.touched_by(pages, guest))
+            touched = shelf.catalogue.touched_by(pages, guest)
+            shelf.drop_from(pool, touched)
+            pool.withdrawn += len(touched)
             owned, pages = pool.owner == guest, shelf.catalogue.of_pool(pool.serial)
             shelf.pools.leave(pool, guest)
             if owned and not pool.persistent:                # the others' pages are counted to the next (T79)

@@ -57,6 +57,11 @@ class Pool:
     members: list[int] = field(default_factory=list)         # guests of a shared pool, the owner first
     pages: int = 0
     most_pages: int = 0
+    objects: int = 0
+    most_objects: int = 0
+    evicted: int = 0         # pages that went for room
+    flushed: int = 0         # pages that object flushes took
+    withdrawn: int = 0       # pages that went with a member that left
     counts: np.ndarray = field(default_factory=lambda: np.zeros(len(PoolCount), np.int64))
 
     @property

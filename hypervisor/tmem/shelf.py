@@ -42,6 +42,7 @@ class StoreCount(IntEnum):
     RA = 8                   # such requests
     RX = 9                   # the most evictions for one
     FP = 10                  # pools flushed whole
+    EP = 11                  # ephemeral puts stored under a new handle
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,28 @@ class Rules:
 Allowance = Callable[[int], tuple[int, Refusal]]
 
 
+@dataclass(slots=True)
+class Most:
+    """The most that a shelf ever held, looked at after each put under a new handle."""
+
+    pages: int = 0
+    ephemeral: int = 0
+    objects: int = 0
+    frames: int = 0
+    shared: int = 0          # frames that several pages share
+
+    def note(self, pages: int, ephemeral: int, objects: int, storage: Storage) -> None:
+        if pages > self.pages:
+            self.pages = pages
+        if ephemeral > self.ephemeral:
+            self.ephemeral = ephemeral
+        if objects > self.objects:
+            self.objects = objects
+        if storage.heap.in_use > self.frames:
+            self.frames = storage.heap.in_use
+            self.shared = max(self.shared, len(storage.shared))      # a shared frame more is a frame more
+
+
 class Shelf:
     """All stored pages of all guests.
 
@@ -69,6 +92,8 @@ class Shelf:
         self.catalogue = Catalogue(lasting=rules.write_back)
         self.pools, self.clients = Pools(), Clients(rules.form)
         self.counts = np.zeros(len(StoreCount), np.int64)
+        self.refusals = np.zeros(len(Refusal), np.int64)     # of all guests that ever were
+        self.most = Most()
         self.refusal = Refusal.NONE                          # why the last put that was refused was
         self.requester: int | None = None                    # whose put looked for room last
 
@@ -111,45 +136,63 @@ class Shelf:
 
     def publish(self, pool: Pool, client: Client, oid: Oid, index: int, place: int) -> int:
         """Enter one page that lies at `place` under a new handle."""
+        before = len(self.catalogue.objects)
         page = self.catalogue.add(pool.serial, oid, index, place, not pool.persistent, pool.owner)
-        self._count_stored(pool, client, 1)
+        self._count_stored(pool, client, 1, before)
         return page
 
     def publish_many(self, pool: Pool, client: Client, oids: np.ndarray, indexes: np.ndarray,
                      places: np.ndarray) -> np.ndarray:
         """Enter pages under new handles, all different."""
+        before = len(self.catalogue.objects)
         pages = self.catalogue.add_many(pool.serial, oids, indexes, places, not pool.persistent, pool.owner)
-        self._count_stored(pool, client, len(pages))
+        self._count_stored(pool, client, len(pages), before)
         return pages
 
-    def _count_stored(self, pool: Pool, client: Client, count: int) -> None:
+    def _count_stored(self, pool: Pool, client: Client, count: int, objects: int) -> None:
+        """Count new pages; there were `objects` before they came."""
+        now, catalogue = len(self.catalogue.objects), self.catalogue
         pool.pages += count
         pool.most_pages = max(pool.most_pages, pool.pages)
+        if now > objects:
+            pool.objects += now - objects
+            pool.most_objects = max(pool.most_objects, pool.objects)
         pool.counts[PoolCount.PS] += count
+        self.most.note(len(catalogue.pages), catalogue.ages.count, now, self.storage)
         if pool.persistent:
             client.counts[ClientCount.PP] += count
+            return
+        self.counts[StoreCount.EP] += count
+        held = self.pages_of(client.number, persistent=False)
+        if held > client.counts[ClientCount.EM]:
+            client.counts[ClientCount.EM] = held
 
     def drop(self, pool: Pool, page: int) -> None:
         """Take one page out."""
         if self._is_watched(pool):
             self.note(pool, np.array([page]))
+        before = len(self.catalogue.objects)
         self.storage.free(self.catalogue.drop(page))
         pool.pages -= 1
+        pool.objects -= before - len(self.catalogue.objects)
 
     def drop_from(self, pool: Pool, pages: np.ndarray) -> None:
         """Take pages of one pool out."""
         if len(pages):
             if self._is_watched(pool):
                 self.note(pool, pages)
-            pool.pages -= len(pages)
+            before = len(self.catalogue.objects)
             self.storage.free_many(self.catalogue.drop_many(pages))
+            pool.pages -= len(pages)
+            pool.objects -= before - len(self.catalogue.objects)
 
-    def _drop_any(self, pages: np.ndarray) -> None:
+    def _drop_evicted(self, pages: np.ndarray) -> None:
         """Take ephemeral pages of whatever pools out."""
-        serials, counts = np.unique(self.catalogue.serials_of(pages), return_counts=True)
-        for serial, count in zip(serials.tolist(), counts.tolist(), strict=True):
-            self.pools.by_serial(serial).pages -= count
-        self.storage.free_many(self.catalogue.drop_many(pages))
+        serials = self.catalogue.serials_of(pages)
+        for serial in np.unique(serials).tolist():
+            pool, own = self.pools.by_serial(serial), pages[serials == serial]
+            self.drop_from(pool, own)
+            pool.evicted += len(own)
 
     def is_watched(self, pool: Pool, client: Client) -> bool:
         """Say whether a save is under way that must hear of changes to this pool."""
@@ -194,7 +237,7 @@ class Shelf:
 
     def _evict(self, pages: np.ndarray) -> int:
         if len(pages):
-            self._drop_any(pages)
+            self._drop_evicted(pages)
             self.counts[StoreCount.ET] += len(pages)
         return len(pages)
 
@@ -252,4 +295,7 @@ class Shelf:
             stored = len(self.catalogue.of_pool(pool.serial))
             if stored != pool.pages:
                 problems.append(f"store: pool {pool.serial} counts {pool.pages} pages, has {stored}")
+            objects = self.catalogue.objects_of(pool.serial)
+            if objects != pool.objects:
+                problems.append(f"store: pool {pool.serial} counts {pool.objects} objects, has {objects}")
         return problems

@@ -91,6 +91,7 @@ class Singles:
 
     def _note_refusal(self, client: Client, reason: Refusal) -> None:
         client.refusals[reason] += 1
+        self.shelf.refusals[reason] += 1
         self.shelf.refusal = reason
         self.shelf.counts[StoreCount.PF] += reason == Refusal.NO_FRAME
 
@@ -213,6 +214,7 @@ class Singles:
         pool.counts[PoolCount.OT] += 1
         pages = self.shelf.catalogue.of_object(pool.serial, oid)
         self.shelf.drop_from(pool, pages)
+        pool.flushed += len(pages)
         pool.counts[PoolCount.OS] += bool(len(pages))
         return self.flushed(pool)
 

@@ -43,6 +43,28 @@ def test_a_fault_while_the_lock_is_held_says_look_again(guest):
     assert guest.machine.ledger.used == 0
 
 
+def test_a_fault_for_which_all_frames_lie_behind_a_held_lock_says_look_again(still_machine):
+    """Memory that a slow guest keeps for a moment is no reason to refuse another: it had none before the lock is free."""
+    still = still_machine(budget=64, scheme="swap")
+    holder, asker = still.guest("holder", pages=64), still.guest("asker", pages=64)
+    for gfn in range(64):
+        holder.memory.write(gfn, page(gfn))
+    asker.transfer.gfns[0] = 5
+    with holder.map.lock:
+        assert asker.channel.call(201, 1)[1:] == (1, 0)
+    assert asker.channel.call(201, 1)[1:] == (1, 1)
+
+
+def test_a_fault_for_which_there_is_nothing_is_refused(still_machine):
+    still = still_machine(budget=64, scheme="swap", swap=0)
+    holder, asker = still.guest("holder", pages=64), still.guest("asker", pages=64)
+    for gfn in range(64):
+        holder.memory.write(gfn, page(gfn))
+    asker.transfer.gfns[0] = 5
+    with holder.map.lock:
+        assert asker.channel.call(201, 1)[1:] == (-12, 0)
+
+
 def test_a_lock_that_is_taken_while_the_copy_is_written_gives_the_eviction_up(guest, disk):
     bring(guest, 4, "Sr")
     disk.during_write = lambda: guest.map.lock.acquire(0)

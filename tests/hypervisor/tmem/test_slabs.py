@@ -1,11 +1,17 @@
 """Slabs: slots are whose they are, partial slabs are filled first, empty ones go back."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stores import a_heap
 
+from hypervisor.ledger import HEAP
 from hypervisor.tmem.forms import Kind, ats_of
-from hypervisor.tmem.heap import RUN
+from hypervisor.tmem.heap import RUN, SPARE_RUNS
 from hypervisor.tmem.slabs import CLASS_OF, CLASSES, LONGEST, PAYING, SLAB_BYTES, SLOT_BYTES, TAG_BYTES, Slabs
 from shm.abi import PAGE_SIZE
 from shm.errors import BrokenInvariant
@@ -24,6 +30,90 @@ def store(slabs, lengths):
 
 def slabs_of(places):
     return set((ats_of(places) // SLAB_BYTES).tolist())
+
+
+BUDGET, PAGES = 48, 56
+RUN_STEPS = st.lists(st.tuples(st.sampled_from(["take", "give", "take_run", "give_runs", "trim", "others"]),
+                               st.integers(0, 24), st.integers(0, 7)), max_size=60)
+
+
+@given(RUN_STEPS)
+def test_runs_and_single_frames_live_beside_each_other(steps):
+    """Neither is refused while there is room, but for a run in an object whose free frames are all scattered."""
+    with a_heap(BUDGET, PAGES) as heap:
+        singles, firsts = [], []
+        for what, count, seed in steps:
+            free = heap.ledger.free + heap.spare
+            if what == "take":
+                got = heap.take(count)
+                assert len(got) == min(count, free)
+                singles += got
+            elif what == "give":
+                heap.give(singles[seed:seed + count])
+                del singles[seed:seed + count]
+            elif what == "take_run":
+                first = heap.take_run()
+                firsts += [] if first is None else [first]
+                taken = {frame // RUN for frame in singles} | {other // RUN for other in firsts if other != first}
+                assert (first is not None) == (free >= RUN and len(taken) < PAGES // RUN)
+            elif what == "give_runs":
+                heap.give_runs(firsts[seed:])
+                del firsts[seed:]
+            elif what == "trim":
+                spare = heap.spare
+                assert heap.trim(count) == min(count, spare)
+            else:
+                heap.ledger.forget(7)
+                heap.ledger.reserve(7, min(count, heap.ledger.free))
+            held = singles + [frame for first in firsts for frame in range(first, first + RUN)]
+            assert len(set(held)) == len(held) == heap.in_use
+            assert all(first % RUN == 0 for first in firsts)
+            assert heap.audit() == []
+            assert heap.object.resident() == heap.ledger.held.get(HEAP, 0)
+
+
+def test_spare_single_frames_are_exchanged_for_a_run():
+    with a_heap(budget=RUN) as heap:
+        heap.give(heap.take(RUN))
+        heap.room = lambda frames: frames <= heap.ledger.free and heap.ledger.reserve(HEAP, frames)
+        assert heap.take_run() is not None
+
+
+def test_holes_of_single_frames_become_a_run_again():
+    with a_heap(budget=16, pages=16) as heap:
+        heap.give(heap.take(16))
+        heap.trim(16)
+        assert [heap.take_run() for _ in range(4)].count(None) == 0
+        assert heap.take_run() is None
+
+
+def test_holes_of_runs_become_single_frames_again():
+    with a_heap(budget=16, pages=16) as heap:
+        heap.give_runs([heap.take_run() for _ in range(4)])
+        assert heap.spare == SPARE_RUNS * RUN
+        assert len(heap.take(17)) == 16
+
+
+def test_a_run_in_an_object_of_scattered_frames_is_refused_and_costs_nothing():
+    with a_heap(budget=16, pages=16) as heap:
+        frames = heap.take(16)
+        heap.give(frames[::2])
+        heap.trim(8)
+        assert heap.take_run() is None
+        assert heap.ledger.used == heap.in_use == heap.object.resident() == 8
+
+
+def test_a_full_dev_shm_has_no_run(monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with a_heap() as heap:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "posix_fallocate", refuse)
+            assert heap.take_run() is None
+        assert heap.ledger.used == heap.object.resident() == 0
+        assert heap.audit() == []
+        assert heap.take_run() is not None
 
 
 def test_slots_fit_their_slab_and_the_largest_is_a_frame():
