@@ -13,6 +13,7 @@ import numpy as np
 from hypervisor.domains import Domain
 from hypervisor.tmem.clients import ClientCount
 from hypervisor.tmem.control import Control
+from hypervisor.tmem.shelf import StoreCount
 from hypervisor.tmem.singles import Window
 from hypervisor.tmem.store import Store
 from shm.abi import ENTRY, MULTICALL_LIMIT, Op, Request, Status
@@ -201,13 +202,23 @@ class TmemCalls:
         number, pool, oid, index = domain.number, int(entry["pool"]), entry["oid"].tolist(), int(entry["index"])
         window = Window(int(entry["offset"]), int(entry["slot_offset"]), int(entry["length"]))
         if page is None:
-            return Status.EFAULT, 0
+            return self._no_frame(domain, entry)
         if entry["op"] == Op.GET_PAGE:
             return self.store.get(number, pool, oid, index, page), 0
         if entry["op"] == Op.READ:
             return self.store.read(number, pool, oid, index, window, page), 0
         status = self.store.write(number, pool, oid, index, window, page)
         return self._refusal(status) if status != Status.EINVAL else (status, 0)
+
+    def _no_frame(self, domain: Domain, entry: np.void) -> Answer:
+        """Answer an entry whose slot is no page: a get takes nothing out (T28b), a write is a put that fails (T37)."""
+        number, pool = domain.number, int(entry["pool"])
+        if entry["op"] == Op.WRITE:
+            return self._refusal(self.store.put(number, pool, entry["oid"].tolist(), int(entry["index"]), None))
+        if self.store.pools.get(number, pool) is None:
+            return Status.ENODEV, 0
+        self.store.counts[StoreCount.CF] += 1
+        return Status.EFAULT, 0
 
 
 def _count(domain: Domain, op: int, status: int) -> None:

@@ -124,20 +124,29 @@ class Catalogue:
     def add_many(self, serial: int, oids: np.ndarray, indexes: np.ndarray, places: np.ndarray,
                  ephemeral: bool, owner: int) -> np.ndarray:
         """Enter pages with new handles, all different; return their numbers."""
-        numbers = self._objects_of(serial, oids)
-        unknown = numbers == NONE
-        if unknown.any():
-            fresh = oids[unknown][:1] if (oids == oids[0]).all() else oids[unknown]
-            self.objects.insert_many(np.unique(_object_keys(serial, fresh), axis=0))
-            numbers = self._objects_of(serial, oids)
+        numbers = self._numbers_for(serial, oids)
         pages = self.pages.insert_many(_page_keys(numbers, indexes))
         self._cover()
-        np.add.at(self.object_pages, numbers, 1)
+        if numbers[0] == numbers[-1] and (numbers == numbers[0]).all():
+            self.object_pages[numbers[0]] += len(pages)
+        else:
+            np.add.at(self.object_pages, numbers, 1)
         self.places[pages] = places
         queue = self._queue(ephemeral)
         if queue is not None:
             queue.join(pages, owner)
         return pages
+
+    def _numbers_for(self, serial: int, oids: np.ndarray) -> np.ndarray:
+        """Return the object numbers of `oids`, giving numbers to those that have none."""
+        numbers = self._objects_of(serial, oids)
+        unknown = numbers == NONE
+        if not unknown.any():
+            return numbers
+        if (oids == oids[0]).all():
+            return np.full(len(oids), self.objects.insert((serial, *oids[0].tolist())), np.int64)
+        self.objects.insert_many(np.unique(_object_keys(serial, oids[unknown]), axis=0))
+        return self._objects_of(serial, oids)
 
     def drop_many(self, pages: np.ndarray) -> np.ndarray:
         """Take pages, all different, out and return their places."""
@@ -145,10 +154,15 @@ class Catalogue:
         self.pages.remove_many(pages)
         for queue in self._queues():
             queue.leave(pages)
-        np.subtract.at(self.object_pages, numbers, 1)
-        empty = numbers[self.object_pages[numbers] == 0]
-        if len(empty):
-            self.objects.remove_many(np.unique(empty))
+        if numbers[0] == numbers[-1] and (numbers == numbers[0]).all():
+            self.object_pages[numbers[0]] -= len(pages)
+            if not self.object_pages[numbers[0]]:
+                self.objects.remove(int(numbers[0]))
+        else:
+            np.subtract.at(self.object_pages, numbers, 1)
+            empty = numbers[self.object_pages[numbers] == 0]
+            if len(empty):
+                self.objects.remove_many(np.unique(empty))
         places = self.places[pages]
         self.places[pages] = EMPTY_PLACE
         return places

@@ -20,6 +20,7 @@ EMPTY, DELETED = 0xFFFFFFFF, 0xFFFFFFFE
 NONE = -1
 _MASK64 = (1 << 64) - 1
 _FIRST_CAPACITY = 256
+_WINDOW, _FEW = 8, 4096      # slots a round, for up to so many keys at once
 
 
 class Index:
@@ -115,20 +116,36 @@ class Index:
         hit = self._same(numbers, keys)
         if hit.all():                            # the usual batch: all known, and in their homes
             return numbers.astype(np.int64)
-        ids, mask = np.where(hit, numbers.astype(np.int64), NONE), len(self.table) - 1
+        ids = np.where(hit, numbers.astype(np.int64), NONE)
         open_ = (~hit & (numbers != EMPTY)).nonzero()[0]
-        while len(open_):                        # every round looks at one more slot of all that are undecided
-            at[open_] = at[open_] + 1 & mask
-            numbers = self.table[at[open_]]
-            hit = self._same(numbers, keys[open_])
-            ids[open_[hit]] = numbers[hit]
-            open_ = open_[~hit & (numbers != EMPTY)]
+        if len(open_):
+            self._probe(keys, at, open_, ids)
         return ids
+
+    def _probe(self, keys: np.ndarray, at: np.ndarray, open_: np.ndarray, ids: np.ndarray) -> None:
+        """Look on, from the slots after their homes, for the keys `open_`; every round looks at a window of slots.
+
+        A key is never behind an EMPTY slot, so a hit anywhere in the window is the hit.
+        """
+        mask, width = len(self.table) - 1, self._width(len(open_))
+        window, base = np.arange(1, width + 1), at[open_]
+        while len(open_):
+            numbers = self.table[base[:, None] + window & mask]
+            hit = self._same(numbers, keys[open_][:, None])
+            rows, columns = hit.nonzero()
+            ids[open_[rows]] = numbers[rows, columns]
+            on = ~(hit | (numbers == EMPTY)).any(axis=1)
+            open_, base = open_[on], base[on] + width
+
+    @staticmethod
+    def _width(count: int) -> int:
+        """Return how many slots to look at in one round: more rounds cost more than more slots, unless keys are many."""
+        return _WINDOW if count <= _FEW else 1
 
     def _same(self, numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Return which slots' contents are ids of just these keys (bool)."""
         there = self.keys[np.minimum(numbers, len(self.keys) - 1)] == keys
-        return (there[:, 0] if self.words == 1 else there.all(axis=1)) & (numbers < DELETED)
+        return (there[..., 0] if self.words == 1 else there.all(axis=-1)) & (numbers < DELETED)
 
     def insert_many(self, keys: np.ndarray) -> np.ndarray:
         """Add `keys` (n, words), all new and all different; return their ids (int64)."""
@@ -141,16 +158,22 @@ class Index:
 
     def _place(self, numbers: np.ndarray, at: np.ndarray) -> None:
         """Write ids into the first free slots from their homes on; of those that meet at one slot the last wins."""
-        mask, open_ = len(self.table) - 1, np.arange(len(numbers))
+        mask, open_, width = len(self.table) - 1, np.arange(len(numbers)), self._width(len(numbers))
+        window = np.arange(width)
         while len(open_):
-            there = self.table[at[open_]]
-            free = open_[there >= DELETED]
-            self.table[at[free]] = numbers[free]
-            won = self.table[at[open_]] == numbers[open_]
-            self._used_slots += int(np.count_nonzero(there[won] == EMPTY))
-            self.slot_of[numbers[open_[won]]] = at[open_[won]]
-            open_ = open_[~won]
-            at[open_] = at[open_] + 1 & mask
+            slots = at[open_, None] + window & mask
+            free = self.table[slots] >= DELETED
+            there = free.any(axis=1)
+            at[open_[~there]] += width
+            rows = there.nonzero()[0]
+            chosen, placed = slots[rows, free[rows].argmax(axis=1)], numbers[open_[rows]]
+            was_empty = self.table[chosen] == EMPTY
+            self.table[chosen] = placed
+            won = self.table[chosen] == placed
+            self._used_slots += int(np.count_nonzero(was_empty & won))
+            self.slot_of[placed[won]] = chosen[won]
+            there[rows[~won]] = False
+            open_ = open_[~there]
 
     def remove_many(self, numbers: np.ndarray) -> None:
         """Take the keys of ids `numbers`, all different, out."""

@@ -78,7 +78,8 @@ class Most:
             self.objects = objects
         if storage.heap.in_use > self.frames:
             self.frames = storage.heap.in_use
-            self.shared = max(self.shared, len(storage.shared))      # a shared frame more is a frame more
+        if len(storage.shared) > self.shared:
+            self.shared = len(storage.shared)
 
 
 class Shelf:
