@@ -16,6 +16,7 @@ import numpy as np
 import posix_ipc
 
 from guests.memory import Memory
+from guests.moving import Moving
 from guests.tmem import TmemClient
 from shm import door
 from shm.abi import ABI_VERSION, PAGE_SIZE, Op
@@ -33,16 +34,18 @@ from shm.units import parse_size
 class Guest:
     """One guest of a cluster, in this process.  Make it with `Guest.connect`; it is a context manager."""
 
-    def __init__(self, cluster: str, name: str, pages: int, max_pages: int, weight: int) -> None:
+    def __init__(self, cluster: str, name: str, pages: int, max_pages: int, weight: int,
+                 resume: str | None = None) -> None:
         self.cluster, self.name = cluster, name
         self._link = door.connect(cluster)
         with ExitStack() as undo:                    # of an attach that fails half-way
             undo.callback(self._link.close)
-            reply, fds = self._attach(pages, max_pages, weight)
+            reply, fds = self._attach(pages, max_pages, weight, resume)
             objects = [undo.enter_context(closing(SharedObject(fd))) for fd in fds]
             self.pages: int = reply["pages"]
             self.features = frozenset(reply["features"])
-            self._open(reply["stem"], undo)
+            self.stem: str = reply["stem"]
+            self._open(self.stem, undo)
             self._assemble(*objects)
             undo.pop_all()
         for held in objects:
@@ -50,22 +53,24 @@ class Guest:
 
     @classmethod
     def connect(cls, cluster: str, name: str, ram: str | int, max_mem: str | int | None = None,
-                weight: int = 1) -> Self:
+                weight: int = 0, resume: str | None = None) -> Self:
         """Attach to a running cluster as guest `name` with `ram` ("64MiB", or bytes).
 
-        `max_mem` bounds RAM and persistent tmem pages together (default: ram).  UsageProblem, with one clear line, when
+        `max_mem` bounds RAM and persistent tmem pages together (default: ram).  `resume` is the token of a guest that
+        was restored there: its pools become this one's, under their numbers.  UsageProblem, with one clear line, when
         there is no such cluster, the name is taken, or there is no room.
         """
         try:
             size, most = parse_size(ram), parse_size(ram if max_mem is None else max_mem)
         except ValueError as error:
             raise UsageProblem(f"guest {name!r}: {error}") from None
-        return cls(cluster, name, size // PAGE_SIZE, max(size, most) // PAGE_SIZE, weight)
+        return cls(cluster, name, size // PAGE_SIZE, max(size, most) // PAGE_SIZE, weight, resume)
 
-    def _attach(self, pages: int, max_pages: int, weight: int) -> tuple[dict[str, Any], list[int]]:
+    def _attach(self, pages: int, max_pages: int, weight: int,
+                resume: str | None) -> tuple[dict[str, Any], list[int]]:
         try:
             door.send(self._link, {"call": "attach", "abi": ABI_VERSION, "name": self.name, "pages": pages,
-                                   "max_pages": max_pages, "weight": weight})
+                                   "max_pages": max_pages, "weight": weight, "resume": resume})
         except OSError as error:
             raise HypervisorGone(f"the hypervisor hung up: {error}") from error
         reply, fds = door.receive(self._link)
@@ -91,6 +96,8 @@ class Guest:
                              StateLock(self._semaphore))
         self.memory = Memory(ram.map(), self._map, self.channel, buffer, self.counters)
         self.tmem = TmemClient(self.channel, buffer, self.counters)
+        self._moving = Moving(self, lambda cluster, token: Guest(cluster, self.name, 1, 1, 0, token))
+        self.tmem.moved = self._moving
 
     def essa(self, order: Essa, gfns: Sequence[int] | np.ndarray) -> np.ndarray:
         """Hint pages; return their old states (uint8, encoded as ESSA does: usage 0x0c, content 0x03).
@@ -133,6 +140,7 @@ class Guest:
         """Leave the cluster; when this returns, all memory and pools have gone back.  Closing twice is harmless."""
         if self._link.fileno() < 0:
             return
+        self._moving.close()
         with suppress(OSError, HypervisorGone):
             door.send(self._link, {"call": "leave"})
             door.receive(self._link)                 # the answer is the end of the connection

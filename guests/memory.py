@@ -203,9 +203,19 @@ class Memory:
         self._hint(Essa.SET_UNUSED, numbers)
         return sum(self._hand_over(numbers[at:at + MULTICALL_LIMIT]) for at in range(0, len(numbers), MULTICALL_LIMIT))
 
-    def deflate(self, gfns: Sequence[int] | np.ndarray) -> None:
-        """Take pages of the balloon back: stable, and zero at their first use."""
-        self._hint(Essa.SET_STABLE, checked_gfns(gfns, self.pages))
+    def deflate(self, gfns: Sequence[int] | np.ndarray) -> bool:
+        """Take pages of the balloon back: stable, resident and zero; False when the host has no frames for them all.
+
+        They are as they were then: what persistent pages took of max_mem cannot be had twice (T67).
+        """
+        numbers = checked_gfns(gfns, self.pages)
+        self._hint(Essa.SET_STABLE, numbers)
+        try:
+            self.make_resident(numbers)
+        except OutOfMemory:
+            self.balloon(numbers)
+            return False
+        return True
 
     def _hint(self, order: Essa, gfns: np.ndarray) -> None:
         self.map.essa(order, gfns)

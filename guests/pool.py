@@ -115,7 +115,6 @@ class Pool:
             entries = self._multicall(Op.PUT_PAGE, words[part], numbers[part])
             stored[part] = entries["status"] == Status.OK
             self.refusals[part] = entries["reason"]
-        self.refusals[stored] = Refusal.NONE
         if not stored.all():
             self.refusal = Refusal(int(self.refusals[~stored][-1]))
         return stored

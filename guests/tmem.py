@@ -1,8 +1,8 @@
 """The tmem client of one guest: makes pools, and carries every call to the hypervisor that holds them.
 
 Rule 1: the hypervisor that holds them may change.  A call answered EMOVED was not carried out, no entry of it, and its
-        entries and pages still lie in the old transfer buffer.  `moved` then says where to go on, once for each such
-        answer; the call's entries and pages are copied there, and the call is made again.
+        entries and pages still lie in the old transfer buffer.  They are taken out of it; `moved`, which may give that
+        buffer up, says where to go on, once for each such answer; there they are put in, and the call is made again.
 Rule 2: so nobody keeps `channel`, `transfer` or an array of the buffer across a call.  Pools keep their numbers.
 Rule 3: a shared pool is joined by a secret of 128 bits, and is shared or refused: never silently private.
 """
@@ -116,11 +116,9 @@ class TmemClient:
         """Go to where this guest's tmem has moved, and take along what the call had in the transfer buffer."""
         if self.moved is None:
             raise TmemRefused("this guest's tmem was moved to another cluster, and nothing here can follow it")
-        channel, transfer = self.moved()
-        if op is _MULTICALL:
-            entries = self.transfer.entries[:arguments[0]]
-            transfer.entries[:len(entries)] = entries
-            transfer.pages[entries["slot"]] = self.transfer.pages[entries["slot"]]
-        else:
-            transfer.first[:] = self.transfer.first
-        self.channel, self.transfer = channel, transfer
+        entries = self.transfer.entries[:arguments[0] if op is _MULTICALL else 0].copy()
+        slots = entries["slot"] if op is _MULTICALL else np.zeros(1, np.uint32)
+        pages = self.transfer.pages[slots]           # a copy: who moves on may give the old buffer up
+        self.channel, self.transfer = self.moved()
+        self.transfer.entries[:len(entries)] = entries
+        self.transfer.pages[slots] = pages

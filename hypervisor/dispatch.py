@@ -58,7 +58,7 @@ class Dispatch:
         """Grant frames to the pages named in the transfer buffer; the value is how many got one now.
 
         OK with 0 says: look again (a state changed, or a lock was held: this guest's, or those of all that had frames
-        to give; who keeps his is ended in the end).  ENOMEM: no frame, even after reclaim.
+        to give; who keeps his is ended in the end).  ENOMEM: no frame, even after reclaim, or none within its max_mem.
         """
         gfns = self._gfns(domain, request.arguments[0])
         if gfns is None:
@@ -66,7 +66,7 @@ class Dispatch:
         wanting = self.cmm2.wanting(domain, gfns)
         if wanting is None or not len(wanting.gfns):
             return Status.OK, 0
-        count = len(wanting.gfns)
+        count = self._within_max_mem(domain, len(wanting.gfns))
         while count and not self.reclaim.room(domain.number, count):
             count //= 2
         if not count and self.reclaim.contended:
@@ -77,6 +77,17 @@ class Dispatch:
             count = granted = 0
         domain.counts[HostCount.REFUSED_FAULTS] += len(wanting.gfns) - count
         return (Status.OK if count else Status.ENOMEM), granted
+
+    def _within_max_mem(self, domain: Domain, count: int) -> int:
+        """Return how many frames more a guest may hold beside its persistent pages (T67).
+
+        Where that is too few, frames of its own go: what it stored has taken their place.
+        """
+        held = self.reclaim.ledger.held.get(domain.number, 0) + self.tmem.store.pages_of(domain.number, persistent=True)
+        excess = held + count - domain.max_pages
+        if excess <= 0:
+            return count
+        return max(0, min(count, count - excess + self.reclaim.from_guest(domain, excess)))
 
     def _balloon(self, domain: Domain, request: Request) -> Answer:
         """Take the frames of unused pages at once, so that they count as given back; the value is how many there were.

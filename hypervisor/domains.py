@@ -71,6 +71,7 @@ class Domain:
     grace: Grace
     counts: np.ndarray = field(default_factory=lambda: np.zeros(len(HostCount), np.int64))
     lock_missed_since: float | None = None
+    hand: int = 0                # where the search among its own pages alone goes on
     moved: dict[str, str] | None = None                      # where its tmem is now, if not here: see `migration`
 
     @property

@@ -3,6 +3,7 @@
     attach        a guest: its objects are made and handed over by descriptor, `content` read-only
     leave         a guest that goes in peace
     list, set-budget, audit, stop        orders; see `Orders`
+    tmem-save-begin, moved, ...          orders that belong to their connection; see `Migration`
 
 Whoever connects is of our own user (the door's name and its credentials say so), yet every word is checked: a message
 that does not parse, or asks for what cannot be, is answered with one clear line in `error`.
@@ -17,6 +18,7 @@ from typing import Any
 import posix_ipc
 
 from hypervisor.domains import Domain, make_domain
+from hypervisor.migration import Migration, Waiting
 from shm import door
 from shm.abi import ABI_VERSION, MAX_GUEST_PAGES, MAX_GUESTS
 from shm.errors import HypervisorGone, UsageProblem
@@ -33,10 +35,10 @@ class Gate:
     def __init__(self, listener: socket.socket, stem: str, features: frozenset[str], orders: dict[str, Order],
                  domains: dict[int, Domain], watch: Callable[[int, Callable[[], None]], None],
                  unwatch: Callable[[int], None], admitted: Callable[[Domain], None],
-                 left: Callable[[Domain, str], None]) -> None:
+                 left: Callable[[Domain, str], None], migration: Migration) -> None:
         self.listener, self.stem, self.features, self.orders = listener, stem, features, orders
         self.domains, self.watch, self.unwatch = domains, watch, unwatch
-        self.admitted, self.left = admitted, left
+        self.admitted, self.left, self.migration = admitted, left, migration
         self._guests = 0                                     # the number that the next guest gets
         self._links: dict[int, socket.socket] = {}           # connections that are no guest's yet
         watch(listener.fileno(), self._accept)
@@ -78,6 +80,8 @@ class Gate:
                 return self._leave(link)
             if isinstance(call, str) and call in self.orders:
                 return self.orders[call](message), ()
+            if isinstance(call, str) and call in self.migration.table:
+                return self.migration.table[call](link, message), ()
             raise UsageProblem(f"unknown call {brief(call)}; this hypervisor knows attach, {', '.join(self.orders)}")
         except UsageProblem as error:
             return {"error": str(error)}, ()
@@ -93,19 +97,26 @@ class Gate:
         if guest:
             self.left(guest, "died")                         # it hung up without a word
             return
+        self.migration.hang_up(link)
         self.unwatch(link.fileno())
         self._links.pop(link.fileno(), None)
         link.close()
 
     def _attach(self, link: socket.socket, message: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
-        name, pages, max_pages, weight = self._checked(message)
+        waiting = self.migration.expected(message.get("resume"))
+        name, pages, max_pages, weight = self._checked(message, waiting)
         if link.fileno() not in self._links:
             raise UsageProblem("this connection is a guest's already")
         try:
-            domain = make_domain(self._guests, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem)
+            number = self._guests if waiting is None else waiting.number
+            domain = make_domain(number, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem)
         except (OSError, posix_ipc.Error) as error:          # it died while it asked, no descriptors left, ...
             raise UsageProblem(f"guest {name!r} cannot be attached: {error}") from error
-        self._guests += 1
+        if waiting is None:
+            self._guests += 1
+        else:
+            self.migration.adopted(waiting)
+        self.migration.hang_up(link)                         # what it had begun before it became a guest's
         del self._links[link.fileno()]
         self.admitted(domain)
         fds = tuple(domain.objects[kind].fd for kind in HANDED_OVER)
@@ -121,15 +132,20 @@ class Gate:
     def _guest_of(self, link: socket.socket) -> Domain | None:
         return next((domain for domain in self.domains.values() if domain.link is link), None)
 
-    def _checked(self, message: dict[str, Any]) -> tuple[str, int, int, int]:
+    def new_number(self) -> int:
+        """Return a number for a guest that comes without a process (`Migration`)."""
+        self._guests += 1
+        return self._guests - 1
+
+    def _checked(self, message: dict[str, Any], waiting: Waiting | None) -> tuple[str, int, int, int]:
         if message.get("abi") != ABI_VERSION:
             raise UsageProblem(f"ABI version {brief(message.get('abi'))} of the guest, {ABI_VERSION} of the "
                                f"hypervisor: both must be of one release")
-        name, pages = message.get("name"), message.get("pages")
-        max_pages, weight = message.get("max_pages"), message.get("weight")
+        asked: tuple[Any, ...] = tuple(message.get(what) for what in ("name", "pages", "max_pages", "weight"))
+        name, pages, max_pages, weight = asked
         if not isinstance(name, str) or not 0 < len(name) <= GUEST_NAME_LIMIT or not name.isprintable():
             raise UsageProblem(f"guest name {brief(name)}: use 1 to {GUEST_NAME_LIMIT} printable characters")
-        if any(domain.name == name for domain in self.domains.values()):
+        if self.migration.knows(name) and (waiting is None or waiting.name != name):
             raise UsageProblem(f"a guest named {name!r} is attached already; choose another name")
         bounds = (("pages", pages, 1, MAX_GUEST_PAGES), ("max_pages", max_pages, 1, MAX_GUEST_PAGES),
                   ("weight", weight, 0, 1 << 16))
@@ -138,7 +154,8 @@ class Gate:
                 raise UsageProblem(f"guest {name!r}: {what} {brief(value)} is not a number from {least} to {most}")
         if len(self.domains) >= MAX_GUESTS:
             raise UsageProblem(f"{MAX_GUESTS} guests are attached, and no more are possible")
-        return name, pages, max(pages, max_pages), weight    # type: ignore[return-value,type-var]
+        most = max(pages, max_pages, 0 if waiting is None else waiting.max_pages)
+        return name, pages, most, weight
 
     def close(self) -> None:
         """Close the door and every connection that is no guest's."""

@@ -23,6 +23,7 @@ from hypervisor.dispatch import Dispatch
 from hypervisor.domains import Domain, close_domain
 from hypervisor.gate import Gate
 from hypervisor.ledger import HEAP, Ledger
+from hypervisor.migration import Migration
 from hypervisor.orders import Orders
 from hypervisor.policy import POLICIES
 from hypervisor.reclaim import Reclaim
@@ -43,6 +44,7 @@ from shm.counters import HostCount
 from shm.errors import BadHypercall
 
 TICK_S = 0.1                 # the kernel's count is sampled so often
+COMPACT_PAGES = 64           # stored pages moved together each time
 AUDIT_S = 1.0                # ... and held against the ledger so often
 XEN_QUIRKS = "xen-4.2"
 SURE_PAGES = 512             # frames that persistent pages leave to each guest's memory, where there is a swap disk
@@ -106,8 +108,9 @@ class Machine:
         self.audit = Audit(self.ledger, self.domains, self.heap)
         self.dispatch = Dispatch(self.cmm2, self.reclaim, TmemCalls(self.store, self.control, scheme.tmem))
         self.orders = Orders(self)
+        self.migration = Migration(self)
         self.gate = Gate(listener, self.stem, scheme.features, self.orders.table, self.domains,
-                         self.watch, self.unwatch, self.admit, self.bury)
+                         self.watch, self.unwatch, self.admit, self.bury, self.migration)
         self._undo.callback(self.gate.close)
         probe(self.heap)
 
@@ -131,7 +134,8 @@ class Machine:
         they may be written back, the free part of that disk is theirs too.
         """
         held = self.ledger.held.get(owner, 0) + self.store.pages_of(owner, persistent=True)
-        own = self.domains[owner].max_pages - held
+        domain = self.domains.get(owner)
+        own = (domain.max_pages if domain is not None else self.migration.max_pages(owner)) - held
         sure = sum(domain.pages if self.swap is None else min(domain.pages, SURE_PAGES)
                    for domain in self.domains.values())
         room = self.ledger.budget - sure - self.reclaim.low - self.store.persistent
@@ -144,9 +148,18 @@ class Machine:
     def admit(self, domain: Domain) -> None:
         self.domains[domain.number] = domain
         self.store.clients.expect(domain.number, domain.weight)
-        self.watch(domain.queues.requests.mqd, lambda: self._serve(domain))
+        self.resume(domain)
         self.watch(domain.pidfd, lambda: self.bury(domain, "died"))
         self._allow_polling()
+
+    def pause(self, domain: Domain) -> None:
+        """Leave a guest's requests unread in its queue, until `resume`."""
+        self.unwatch(domain.queues.requests.mqd)
+
+    def resume(self, domain: Domain) -> None:
+        """Read a guest's requests, if it is still there and they are not read already."""
+        if self.domains.get(domain.number) is domain and domain.queues.requests.mqd not in self._watched:
+            self.watch(domain.queues.requests.mqd, lambda: self._serve(domain))
 
     def end(self, domain: Domain, why: str) -> None:
         """End a guest that broke the rules: kill it, take back what it had, and say why."""
@@ -228,7 +241,9 @@ class Machine:
     def _tick(self) -> None:
         now = monotonic()
         self._next_tick = now + TICK_S
+        self.migration.tick()
         self.audit.kernel_frames()
+        self.store.compact(COMPACT_PAGES)
         if now >= self._next_audit:
             self._next_audit = now + AUDIT_S
             self.check()
@@ -253,6 +268,7 @@ class Machine:
 
     def close(self) -> None:
         """Stop: guests find their connections closed, and nothing keeps a name or a frame."""
+        self.migration.close()
         for domain in list(self.domains.values()):
             self.bury(domain, "stopped")
         self.heap.release()

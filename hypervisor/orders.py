@@ -5,9 +5,12 @@ from reprlib import repr as brief  # of what others sent: neither long nor deep
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
+from hypervisor.controls import Controls
 from hypervisor.domains import Domain
 from hypervisor.ledger import HEAP
+from hypervisor.tmem import figures
 from shm.abi import PAGE_SIZE
 from shm.counters import Count, HostCount, named
 from shm.errors import UsageProblem
@@ -28,6 +31,7 @@ class Orders:
         self.table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "list": self.list, "set-budget": self.set_budget, "audit": self.audit, "stop": self.stop,
         }
+        self.table.update(Controls(machine).table)
 
     def list(self, message: dict[str, Any]) -> dict[str, Any]:
         """Describe the cluster, and the guests from number `from` on; `next` is where to ask on, if anywhere."""
@@ -51,7 +55,7 @@ class Orders:
             "peak_frames": ledger.peak, "kernel_bytes": kernel,
             "kernel_peak_bytes": machine.audit.kernel_peak * PAGE_SIZE,
             "tmem_metadata_bytes": machine.store.nbytes, "counters": named(machine.counts(), HostCount),
-            "audit": self._audit(),
+            "audit": self._audit(), "tmem": figures.of_store(machine.store),
         }
 
     def _audit(self) -> dict[str, int]:
@@ -103,5 +107,6 @@ class Orders:
         return {
             "counters": named(machine.counts(), HostCount), "audit": self._audit(),
             "problems": machine.ledger.audit() + machine.store.audit(), "peak_frames": machine.ledger.peak,
-            "kernel_peak_bytes": machine.audit.kernel_peak * PAGE_SIZE,
+            "kernel_peak_bytes": machine.audit.kernel_peak * PAGE_SIZE, "tmem": figures.of_store(machine.store),
+            "cpu_seconds": sum(psutil.Process().cpu_times()[:2]),
         }

@@ -81,6 +81,20 @@ class Reclaim:
         return sum(int(domain.counts[HostCount.LOCK_PASSED_BY] + domain.counts[HostCount.SWAP_RETRIES])
                    for domain in self.domains.values())
 
+    def from_guest(self, domain: Domain, frames: int) -> int:
+        """Take up to `frames` frames of one guest's own memory, by the same policy; return how many were taken."""
+        swap, free = self.cmm2.swap, self.ledger.free
+        census = Census(guests=(_holding(domain),), ephemeral=0, aged=0, heap_free=0,
+                        can_preserve=swap is not None and swap.free > 0, hand=Hand(domain.number, domain.hand))
+        plan, before = self.policy(census, frames), self._contention()
+        for owner, pages in plan.evict:
+            self.cmm2.evict(self.domains[owner], pages)
+        for owner, pages in plan.unreference:
+            _unreference(self.domains[owner], pages)
+        domain.hand = plan.hand.page
+        self.contended = self.ledger.free - free < frames and self._contention() > before
+        return self.ledger.free - free
+
     def census(self) -> Census:
         """Count what there is.  No lock is taken: what is stale is looked up again before it is acted on."""
         assert self.store is not None and self.heap is not None
@@ -95,20 +109,21 @@ class Reclaim:
     def carry_out(self, plan: Plan) -> int:
         """Do what `plan` says, as far as it still can be done; return the frames freed."""
         assert self.store is not None and self.heap is not None
-        freed = self.heap.trim(plan.trim)
+        free = self.ledger.free
+        self.heap.trim(plan.trim)
         for owner, pages in plan.evict:
-            freed += self.cmm2.evict(self.domains[owner], pages)
+            self.cmm2.evict(self.domains[owner], pages)
         if plan.ephemeral:
             self.store.evict_frames(plan.ephemeral)
-            freed += self.heap.trim(plan.ephemeral)
+            self.heap.trim(plan.ephemeral)
         if plan.write_back:
-            freed += self.heap.trim(self.store.write_back(plan.write_back))
+            self.heap.trim(self.store.write_back(plan.write_back))
         for owner, pages in plan.unreference:
             _unreference(self.domains[owner], pages)
         if plan.passed_ephemeral:
             self.store.pass_hand()
         self.hand = plan.hand
-        return freed
+        return self.ledger.free - free
 
 
 def _holding(domain: Domain) -> Holding:

@@ -13,6 +13,7 @@
     swap          slots: frontswap first, then the disk
 
     allocator     free list and watermarks
+    balloon       pages that the guest does without
     reclaim       carries out what `balance` (pure) plans
     lists         active and inactive, or exact LRU
     hints         the only part that executes ESSA

@@ -1,6 +1,6 @@
 """The kernel's own audit: recounts from the ground truth, for tests and for the end of a run.
 
-    conservation   every page is free, cached, anonymous or rebuildable, and only one of these
+    conservation   every page is free, in the balloon, cached, anonymous or rebuildable, and only one of these
     lists          what is listed is owned, what is owned is listed once
     hints          no page in use is unused (R40), no page is volatile that the kernel believes stable, none that is
                    dirty may be discarded, none that may be volatile has its change bit set (R36)
@@ -8,7 +8,7 @@
 A free page may be in any state, and a page that the kernel believes volatile may be stable: hints are optional (R42).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from guests.kernel.cache import PageCache
 
 
-def check_pages(core: Core, inodes: Iterable[Inode], swapper: Swapper, regions: Iterable[Rebuildable]) -> None:
+def check_pages(core: Core, balloon: Sequence[int], inodes: Iterable[Inode], swapper: Swapper,
+                regions: Iterable[Rebuildable]) -> None:
     """Raise BrokenInvariant unless each page is in exactly one place, and owner and place agree."""
-    places = list(core.allocator.free_list())
+    places = [*core.allocator.free_list(), *balloon]
     for inode in inodes:
         places += inode.cached.values()
         if any(core.pages.owner[gfn] is not inode or core.pages.index[gfn] != index
@@ -43,14 +44,15 @@ def check_pages(core: Core, inodes: Iterable[Inode], swapper: Swapper, regions: 
         raise BrokenInvariant(f"{len(places)} places ({len(set(places))} different) for {core.pages.count} pages")
 
 
-def check_lists(core: Core, cache: "PageCache", swapper: Swapper, regions: Iterable[Rebuildable]) -> None:
+def check_lists(core: Core, balloon: Sequence[int], cache: "PageCache", swapper: Swapper,
+                regions: Iterable[Rebuildable]) -> None:
     """Raise BrokenInvariant unless every page in use is listed once, by the lists of its kind, and at rest."""
     listed = [*cache.lists, *swapper.lists]
     for region in regions:
         listed += region.gfn[region.gfn >= 0].tolist()
     if sorted(listed) != np.flatnonzero(core.pages.array & LISTED).tolist():
         raise BrokenInvariant(f"{len(listed)} pages on lists, {np.count_nonzero(core.pages.array & LISTED)} marked so")
-    in_use = core.pages.count - core.allocator.free_pages
+    in_use = core.pages.count - core.allocator.free_pages - len(balloon)
     if len(listed) != in_use:
         raise BrokenInvariant(f"{in_use} pages are in use and {len(listed)} are listed")
     pinned = sum(region.resident for region in regions if region.pins)
@@ -58,12 +60,12 @@ def check_lists(core: Core, cache: "PageCache", swapper: Swapper, regions: Itera
         raise BrokenInvariant("a page is left locked, or held by nobody")
 
 
-def check_hints(core: Core, guest: "Guest") -> None:
+def check_hints(core: Core, balloon: Sequence[int], guest: "Guest") -> None:
     """Raise BrokenInvariant where the state of a page in use contradicts what the kernel believes."""
     usage = np.asarray(guest.essa(Essa.GET_STATE, np.arange(core.pages.count))) & USAGE_MASK
     facts = core.pages.array
     in_use = np.ones(len(facts), bool)
-    in_use[list(core.allocator.free_list())] = False
+    in_use[[*core.allocator.free_list(), *balloon]] = False
     changed = core.memory.dirty(np.arange(core.pages.count))
     for wrong, what in (
         (in_use & (usage == UNUSED), "is in use and unused (R40)"),

@@ -33,7 +33,8 @@ class Step(NamedTuple):
 
 def plan_reclaim(census: Census, wanted: int) -> list[Step]:
     """Return whom to ask, and for how many at most, in order; to be carried out until `wanted` pages are free."""
-    spare = max(0, census.file - census.total // FLOOR_SHARE)
+    others = census.idle + census.anonymous
+    spare = max(0, census.file - census.total // FLOOR_SHARE) if others else census.file
     offers = [
         Step(Source.FILE, spare),
         Step(Source.IDLE, census.idle),

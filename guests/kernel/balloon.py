@@ -6,14 +6,13 @@
 Rule 1: a page of the balloon is allocated, belongs to nobody, is on no list, and is unused; `gfns`, written here alone,
         is all that knows it.
 Rule 2: inflating goes through the allocator, so the guest's own reclaim makes room, and what the allocator keeps back
-        stays.  A balloon that finds no more pages is smaller than it was told to be.
+        stays.  A balloon that finds no more pages is smaller than it was told to be; one for which the host gives no
+        frames back is larger.
 Rule 3: a frame that the host does not take at once it may take later: the page stays unused until it is deflated.
 """
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
 
-from guests.kernel.allocator import Allocator
 from guests.kernel.core import Core
 from guests.kernel.swapper import Swapper
 from guests.selfballoon import INTERVAL_S, Quiet, floor_of, goal_of, shrink, target_of
@@ -66,31 +65,16 @@ class Balloon:
         self._core.memory.balloon(gfns)
         return True
 
-    def _deflate(self, count: int) -> None:
-        if count <= 0:
-            return
-        gfns = self.gfns[-count:]
-        self._core.memory.deflate(gfns)
-        del self.gfns[-count:]
-        self._core.allocator.free(gfns)
-
-    def audited(self) -> Core:
-        """Return the core as an audit shall see it: pages of the balloon are nobody's, just as free ones."""
-        return self._core._replace(allocator=cast(Allocator, _Nobodys(self._core.allocator, self.gfns)))
-
-
-class _Nobodys:
-    """What an audit asks of an allocator, the balloon counted in."""
-
-    def __init__(self, allocator: Allocator, gfns: Sequence[int]) -> None:
-        self._all = (*allocator.free_list(), *gfns)
-
-    @property
-    def free_pages(self) -> int:
-        return len(self._all)
-
-    def free_list(self) -> Sequence[int]:
-        return self._all
+    def _deflate(self, wanted: int) -> None:
+        most = MULTICALL_LIMIT
+        while (count := min(wanted, most)) > 0:
+            gfns = self.gfns[-count:]
+            if self._core.memory.deflate(gfns):
+                del self.gfns[-count:]
+                self._core.allocator.free(gfns)
+                wanted -= count
+            else:
+                most = count // 2
 
 
 class SelfBalloon:

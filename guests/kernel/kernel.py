@@ -129,10 +129,10 @@ class Kernel:
         self.core.allocator.check()
         self._writeback.check()
         self._swapper.check()
-        core = self.balloon.audited()
-        check_pages(core, self._inodes, self._swapper, self._regions)
-        check_lists(core, self._cache, self._swapper, self._regions)
-        check_hints(core, self.guest)
+        balloon = self.balloon.gfns
+        check_pages(self.core, balloon, self._inodes, self._swapper, self._regions)
+        check_lists(self.core, balloon, self._cache, self._swapper, self._regions)
+        check_hints(self.core, balloon, self.guest)
 
     def close(self) -> None:
         """Write back what is dirty and destroy the pools.  Disks are their maker's to close."""

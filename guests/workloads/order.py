@@ -41,7 +41,7 @@ class Order(BaseModel):
     workload: str
     ram: Annotated[int, Field(gt=0)]                            # bytes
     max_mem: Annotated[int, Field(gt=0)] | None = None
-    weight: Annotated[int, Field(ge=1)] = 1
+    weight: Annotated[int, Field(ge=0)] = 0
     options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0)] = 1
     seconds: Annotated[float, Field(gt=0)] | None = None        # neither: until the work is over

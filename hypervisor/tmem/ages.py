@@ -26,7 +26,7 @@ class Ages:
         self._ids = np.zeros(_FIRST, np.uint32)
         self._given = np.zeros(_FIRST, np.uint64)
         self._head = self._tail = 0
-        self._from: dict[int, int] = {}          # owner -> where the search for its oldest begins
+        self._from: dict[tuple[int, bool], int] = {}         # owner, others -> where the search for the oldest begins
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +84,7 @@ class Ages:
     def hand_over(self, ids: np.ndarray, owner: int) -> None:
         """Make `owner` the owner of `ids`; their ages stay."""
         self.owners[ids] = owner
-        self._from.pop(owner, None)
+        self._from.clear()
 
     def oldest(self, count: int) -> np.ndarray:
         """Return up to `count` of the oldest ids, oldest first; they stay in the queue."""
@@ -101,13 +101,21 @@ class Ages:
 
     def oldest_of(self, owner: int, count: int) -> np.ndarray:
         """Return up to `count` of an owner's oldest ids, oldest first; they stay in the queue."""
-        found, at, missing = list[np.ndarray](), max(self._head, self._from.get(owner, 0)), count
+        return self._search(owner, count, others=False)
+
+    def oldest_of_others(self, owner: int, count: int) -> np.ndarray:
+        """Return up to `count` of the oldest ids that are not this owner's, oldest first; they stay in the queue."""
+        return self._search(owner, count, others=True)
+
+    def _search(self, owner: int, count: int, others: bool) -> np.ndarray:
+        found, missing = list[np.ndarray](), count
+        at = max(self._head, self._from.get((owner, others), 0))
         while missing > 0 and at < self._tail:
             stop = min(self._tail, at + 2 * missing + 1024)
-            mine = self._live(at, stop) & (self.owners[self._ids[at:stop]] == owner)
-            here = at + np.flatnonzero(mine)[:missing]
-            if not found:                        # nothing of its before here: never look there again
-                self._from[owner] = int(here[0]) if len(here) else stop
+            wanted = self._live(at, stop) & ((self.owners[self._ids[at:stop]] == owner) != others)
+            here = at + np.flatnonzero(wanted)[:missing]
+            if not found:                        # none before here: never look there again
+                self._from[owner, others] = int(here[0]) if len(here) else stop
             if len(here):
                 found.append(self._ids[here])
                 missing -= len(here)
@@ -120,7 +128,8 @@ class Ages:
 
     def forget(self, owner: int) -> None:
         """Note that an owner, which has nothing here, is gone."""
-        self._from.pop(owner, None)
+        for others in (False, True):
+            self._from.pop((owner, others), None)
 
     def _live(self, start: int, stop: int) -> np.ndarray:
         return self.stamps[self._ids[start:stop]] == self._given[start:stop]

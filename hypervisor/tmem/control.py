@@ -10,6 +10,7 @@ A guest is named by its number; EVERYBODY is all of them.  -1: no such guest, or
 """
 
 from hypervisor.tmem.clients import Client
+from hypervisor.tmem.figures import ephemeral_frames
 from hypervisor.tmem.forms import Form
 from hypervisor.tmem.pools import Uuid
 from hypervisor.tmem.shelf import StoreCount
@@ -57,9 +58,10 @@ class Control:
         store, wanted = self.store, -(-kib // _KIB_A_PAGE)
         store.shelf.requester = None                         # nobody's put asks: the oldest of all go
         store.counts[StoreCount.RA] += 1
-        before = store.evictions
+        before, free = store.evictions, store.heap.ledger.free
         store.evict_frames(wanted - store.heap.spare)
-        freed = store.heap.trim(wanted)
+        store.heap.trim(max(0, wanted - (store.heap.ledger.free - free)))
+        freed = store.heap.ledger.free - free                # evicting emptied slabs, which go back at once
         store.counts[StoreCount.RT] += freed
         store.counts[StoreCount.RX] = max(int(store.counts[StoreCount.RX]), store.evictions - before)
         return freed * _KIB_A_PAGE
@@ -103,7 +105,7 @@ class Control:
 
     def freeable_mib(self) -> int:
         """Return MiB of free heap frames and of frames with ephemeral pages, rounded down (T48)."""
-        return (self.store.heap.spare + self.store.ephemeral_frames(self.store.ephemeral)) // _PAGES_A_MIB
+        return (self.store.heap.spare + ephemeral_frames(self.store)) // _PAGES_A_MIB
 
     def authorise(self, guest: int, uuid: Uuid, allow: bool) -> Status:
         """Let a guest share the pools of a uuid, or not any more; EINVAL for an unknown guest (T77)."""

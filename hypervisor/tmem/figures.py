@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from hypervisor.tmem.clients import Client, ClientCount
-from hypervisor.tmem.forms import Form, Kind
+from hypervisor.tmem.forms import Form, Kind, ats_of, kinds_of
+from hypervisor.tmem.heap import RUN
 from hypervisor.tmem.pools import Pool, PoolCount
 from hypervisor.tmem.shelf import StoreCount
+from hypervisor.tmem.slabs import SLAB_BYTES
 from hypervisor.tmem.store import Store
 from shm.abi import PAGE_SIZE, Refusal
 
@@ -52,17 +54,37 @@ def forms(store: Store) -> dict[str, Figures]:
     pages = {"raw": figures["raw_pages"], "lz4": figures["cp"], "tze": figures["tze_pages"],
              "dedup": figures["shared_pages"], "swapped": figures["swapped_pages"]}
     pages["zero"] = len(store.catalogue) - sum(pages.values())
-    packed = round(figures["slab_frames"] * figures["cb"] / (figures["cb"] + figures["Zt"] or 1))
-    frames = {"raw": figures["raw_pages"], "lz4": packed, "tze": figures["slab_frames"] - packed,
-              "dedup": figures["Sc"]}
+    lz4, tze = _shares(int(figures["slab_frames"]), int(figures["cb"]), int(figures["Zt"]))
+    frames = {"raw": figures["raw_pages"], "lz4": lz4, "tze": tze, "dedup": figures["Sc"]}
     data = {"lz4": figures["cb"], "tze": figures["Zt"]}
     return {kind: _form(int(count), int(frames.get(kind, 0)), data.get(kind)) for kind, count in pages.items() if count}
+
+
+def _shares(frames: int, first: int, second: int) -> tuple[int, int]:
+    """Share frames out by bytes of data; whoever has data has a frame."""
+    share = round(frames * first / (first + second or 1))
+    share = min(max(share, int(first > 0)), frames - (second > 0))
+    return share, frames - share
 
 
 def _form(pages: int, frames: int, data: int | float | None) -> Figures:
     """Return one kind's figures; without slots, its data fills its frames."""
     return {"pages": pages, "frames": frames, "data_bytes": frames * PAGE_SIZE if data is None else int(data),
             "pages_a_frame": pages / frames if frames else None}
+
+
+def ephemeral_frames(store: Store) -> int:
+    """Return how many frames would be free without ephemeral pages, by one pass over all pages.
+
+    A slab is free only when no persistent page is in it; a shared frame has ephemeral pages alone.
+    """
+    stored = store.catalogue.stored()
+    places, lasts = store.catalogue.places[stored], store.catalogue.ages.stamps[stored] == 0
+    kinds = kinds_of(places)
+    raw = np.count_nonzero((kinds == Kind.RAW) & ~lasts)
+    packed = places[lasts & ((kinds == Kind.LZ4) | (kinds == Kind.TZE))]
+    kept = len(np.unique(ats_of(packed) // SLAB_BYTES)) * RUN
+    return int(raw) + len(store.storage.shared) + store.storage.slabs.frames - kept
 
 
 def of_client(store: Store, client: Client) -> Figures:
@@ -83,7 +105,8 @@ def of_pool(pool: Pool) -> Figures:
     return {
         "type": "persistent" if pool.persistent else "ephemeral", "shared": pool.shared, "owner": pool.owner,
         "members": list(pool.members), "pages": pool.pages, "most_pages": pool.most_pages, "objects": pool.objects,
-        "evicted": pool.evicted, "counters": letters(pool.counts, PoolCount),
+        "evicted": pool.evicted, "flushed": pool.flushed, "withdrawn": pool.withdrawn,
+        "counters": letters(pool.counts, PoolCount),
     }
 
 

@@ -113,10 +113,10 @@ def _pack_tze(pages: np.ndarray) -> tuple[list[bytes | memoryview], np.ndarray]:
     return [memory[start:start + length] for start, length in zip(starts, lengths.tolist(), strict=True)], lengths
 
 
-def unpack(kind: int, data: memoryview, out: np.ndarray) -> None:
-    """Write the page to `out` (4096,) of which `data` is what is kept."""
+def unpack(kind: int, data: memoryview, out: memoryview) -> None:
+    """Write the page to `out`, 4096 bytes, of which `data` is what is kept."""
     if kind == Kind.LZ4:
-        out.data[:] = lz4.block.decompress(data, uncompressed_size=PAGE_SIZE)
+        out[:] = lz4.block.decompress(data, uncompressed_size=PAGE_SIZE)
     else:
-        out.data[:len(data)] = data
-        out[len(data):] = 0
+        out[:len(data)] = data
+        out[len(data):] = bytes(PAGE_SIZE - len(data))

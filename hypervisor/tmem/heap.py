@@ -21,7 +21,7 @@ from shm.arena import SharedObject, runs
 
 RUN = 4                      # frames
 SPARE_LIMIT = 256
-SPARE_RUNS = 2
+SPARE_RUNS = 16
 _SPREAD = 64                 # frames made at once when a single one is wanted and the ledger is rich
 
 
@@ -148,7 +148,7 @@ class Heap:
             return
         first = self._pick_run()
         if first is None and self._spare:
-            self.trim(self.spare)                # they may be what lies between the holes
+            self.trim(len(self._spare))          # they may be what lies between the holes
             first = self._pick_run()
         if first is None:
             self.ledger.release(HEAP, RUN)

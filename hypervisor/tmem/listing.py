@@ -6,8 +6,8 @@
 In the order G, S*, (C, P*)*.  The long form adds keys at the ends of lines, and a reader ignores keys it does not know.
 Xen's `T=`, cycles of each kind of call, comes from a build for measuring only; its parsers do without it, and so do we.
 
-Lm is 0: nothing here has a threshold of low memory.  Nc and Nm are 0: pages are found by hash and not by tree.  Tc is in
-nanoseconds, where Xen counted cycles.
+Lm is 0: nothing here has a threshold of low memory.  Nc and Nm are 0: pages are found by hash and not by tree.  Tc is
+in nanoseconds, where Xen counted cycles.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ from hypervisor.tmem.storage import GroupCounts
 from hypervisor.tmem.store import Store
 
 _POOL_COUNTS = ("ps", "pt", "pd", "pr", "px", "gs", "gt", "fs", "ft", "os", "ot")
-Keys = Mapping[str, object]
+Keys = dict[str, object]
 
 
 def line(head: str, keys: Keys) -> str:
@@ -64,7 +64,7 @@ def listed(store: Store, is_long: bool, limit: int) -> str:
 
 def store_line(store: Store, is_long: bool) -> str:
     counts = figures.letters(store.counts, StoreCount)
-    keys: dict[str, object] = {key: counts[key] for key in ("Tt", "Te", "Cf", "Af", "Pf")}
+    keys: Keys = {key: counts[key] for key in ("Tt", "Te", "Cf", "Af", "Pf")}
     keys |= {"Ta": store.heap.spare, "Lm": 0} | {key: counts[key] for key in ("Et", "Ea", "Rt", "Ra", "Rx", "Fp")}
     return line("G", keys | _store_long(store, counts["Ep"]) if is_long else keys)
 
@@ -87,14 +87,14 @@ def shared_line(slot: int, pool: Pool, is_long: bool) -> str:
 
 def client_line(store: Store, client: Client, is_long: bool, by_pool: Mapping[int, np.ndarray]) -> str:
     counts = figures.letters(client.counts, ClientCount)
-    keys: dict[str, object] = {
+    keys: Keys = {
         "CI": client.number, "ww": client.weight, "ca": client.cap, "co": int(client.form == Form.LZ4),
         "fr": int(store.clients.is_frozen(client)), **{key: counts[key] for key in ("Tc", "Ge", "Pp", "Gp")}}
     if is_long:
         poor = store.storage.groups.get(client.number, GroupCounts())
         pages, data = figures.compressed(store, client, dict(by_pool))
         ephemeral = store.pages_of(client.number, persistent=False)
-        keys |= {"Ec": ephemeral, "Em": max(ephemeral, counts["Em"]), "cp": pages, "cb": data, "cn": poor.cn,
+        keys |= {"Ec": ephemeral, "Em": counts["Em"], "cp": pages, "cb": data, "cn": poor.cn,
                  "cm": poor.cm}
     return line("C", keys)
 

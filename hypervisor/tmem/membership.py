@@ -95,6 +95,7 @@ class Membership:
             shelf.pools.leave(pool, guest)
             if owned and not pool.persistent:                # the others' pages are counted to the next (T79)
                 shelf.catalogue.ages.hand_over(pages, pool.owner)
+                shelf.note_most_of(shelf.clients.get(pool.owner))
             return
         shelf.drop_from(pool, pages)
         shelf.pools.leave(pool, guest)

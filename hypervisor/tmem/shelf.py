@@ -69,17 +69,12 @@ class Most:
     frames: int = 0
     shared: int = 0          # frames that several pages share
 
-    def note(self, pages: int, ephemeral: int, objects: int, storage: Storage) -> None:
-        if pages > self.pages:
-            self.pages = pages
-        if ephemeral > self.ephemeral:
-            self.ephemeral = ephemeral
-        if objects > self.objects:
-            self.objects = objects
-        if storage.heap.in_use > self.frames:
-            self.frames = storage.heap.in_use
-        if len(storage.shared) > self.shared:
-            self.shared = len(storage.shared)
+    def note(self, pages: int, ephemeral: int, objects: int, frames: int, shared: int) -> None:
+        if (pages > self.pages or ephemeral > self.ephemeral or objects > self.objects or frames > self.frames
+                or shared > self.shared):                    # seldom, once a store is full: every put asks
+            self.pages, self.ephemeral = max(self.pages, pages), max(self.ephemeral, ephemeral)
+            self.objects, self.frames = max(self.objects, objects), max(self.frames, frames)
+            self.shared = max(self.shared, shared)
 
 
 class Shelf:
@@ -152,21 +147,25 @@ class Shelf:
 
     def _count_stored(self, pool: Pool, client: Client, count: int, objects: int) -> None:
         """Count new pages; there were `objects` before they came."""
-        now, catalogue = len(self.catalogue.objects), self.catalogue
+        catalogue, storage = self.catalogue, self.storage
+        now = len(catalogue.objects)
         pool.pages += count
         pool.most_pages = max(pool.most_pages, pool.pages)
         if now > objects:
             pool.objects += now - objects
             pool.most_objects = max(pool.most_objects, pool.objects)
         pool.counts[PoolCount.PS] += count
-        self.most.note(len(catalogue.pages), catalogue.ages.count, now, self.storage)
+        self.most.note(len(catalogue.pages), catalogue.ages.count, now, storage.heap.in_use, len(storage.shared))
         if pool.persistent:
             client.counts[ClientCount.PP] += count
             return
         self.counts[StoreCount.EP] += count
+        self.note_most_of(client)
+
+    def note_most_of(self, client: Client) -> None:
+        """Note how many ephemeral pages a client has, which were put or handed over."""
         held = self.pages_of(client.number, persistent=False)
-        if held > client.counts[ClientCount.EM]:
-            client.counts[ClientCount.EM] = held
+        client.counts[ClientCount.EM] = max(client.counts[ClientCount.EM], held)
 
     def drop(self, pool: Pool, page: int) -> None:
         """Take one page out."""
@@ -215,18 +214,24 @@ class Shelf:
     # pressure
 
     def evict(self, count: int) -> int:
-        """Evict up to `count` ephemeral pages; return how many went.
+        """Evict `count` ephemeral pages, or as many as there are; return how many went.
 
-        The guest that asks pays while it is over its share; then the oldest of all go (`shares`).
+        The guest that asks pays while it is over its share, with more than asked; then the oldest go (`shares`).
         """
         if count <= 0 or not self.catalogue.ages.count:
             return 0
         self.counts[StoreCount.EA] += 1
-        asking, own = self.clients.known(self.requester) if self.requester is not None else None, 0
-        if asking is not None and asking.weight:
-            own = self.evict_own(asking.number, own_victims(self._standing(asking), count, self.rules.quirks))
-        pages = self.catalogue.ages.oldest(count - own)
-        return own + self._evict(pages)
+        asking = self.clients.known(self.requester) if self.requester is not None else None
+        went = self._evict_by_weight(asking, count) if asking is not None and asking.weight else 0
+        return went + self._evict(self.catalogue.ages.oldest(max(0, count - went)))
+
+    def _evict_by_weight(self, asking: Client, count: int) -> int:
+        """Evict the asking guest's own pages while it is over its share, then the oldest of the others' (T58, T59)."""
+        standing, quirks = self._standing(asking), self.rules.quirks
+        went = self.evict_own(asking.number, own_victims(standing, count, quirks))
+        if quirks or not standing.own:
+            return went
+        return went + self._evict(self.catalogue.ages.oldest_of_others(asking.number, max(0, count - went)))
 
     def _standing(self, client: Client) -> Standing:
         return Standing(self.pages_of(client.number, persistent=False), self.catalogue.ages.count, client.weight,
@@ -247,14 +252,18 @@ class Shelf:
 
         A page in a slot of a slab frees a frame only with its neighbours, so it may take more pages than frames.
         """
-        aim, evicted = self.storage.heap.spare + frames, 0
+        aim, evicted = self._to_be_had() + frames, 0
         for _ in range(_EVICTION_ROUNDS):
-            missing = aim - self.storage.heap.spare
+            missing = aim - self._to_be_had()
             went = self.evict(missing)
             evicted += went
             if missing <= 0 or not went:
                 break
         return evicted
+
+    def _to_be_had(self) -> int:
+        """Return the heap's free frames, and those that it has given back already."""
+        return self.storage.heap.spare + self.storage.heap.ledger.free
 
     @property
     def lasting(self) -> int:
@@ -267,11 +276,11 @@ class Shelf:
 
         A page that was written leaves the queue of those in memory; a get reads it from the disk and leaves it there.
         """
-        queue, before = self.catalogue.lasting, self.storage.heap.spare
+        queue, before = self.catalogue.lasting, self._to_be_had()
         if queue is None:
             return 0
         for _ in range(_EVICTION_ROUNDS):
-            pages = queue.oldest(frames - (self.storage.heap.spare - before))
+            pages = queue.oldest(frames - (self._to_be_had() - before))
             if not len(pages):
                 break
             places = self.catalogue.places[pages]
@@ -280,7 +289,18 @@ class Shelf:
             queue.leave(pages[gone])
             if not gone.any():                               # no slot, or a disk that takes no more
                 break
-        return self.storage.heap.spare - before
+        return self._to_be_had() - before
+
+    def compact(self, limit: int) -> int:
+        """Move up to `limit` pages out of sparse slabs, so that slabs get empty; return how many were moved."""
+        moves = self.storage.compact(limit)
+        if len(moves):
+            stored = self.catalogue.stored()
+            pages = stored[np.isin(self.catalogue.places[stored], moves[:, 0])]
+            moves = moves[np.argsort(moves[:, 0])]
+            at = np.searchsorted(moves[:, 0], self.catalogue.places[pages])
+            self.catalogue.places[pages] = moves[at, 1]
+        return len(moves)
 
     def status_of(self, reason: Refusal) -> Status:
         """Return what a guest is told whose new page is refused for `reason`."""

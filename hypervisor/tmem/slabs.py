@@ -245,6 +245,8 @@ class Slabs:
             while self.free_slots[class_] >= _SLOTS[class_] and self._used[partial[-1]] <= limit:
                 moved.append(self._empty(partial.pop(), class_))
                 limit -= len(moved[-1])
+            if not limit:
+                break
         return np.concatenate(moved)
 
     def _empty(self, slab: int, class_: int) -> np.ndarray:

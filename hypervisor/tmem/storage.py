@@ -195,12 +195,12 @@ class Storage:
         kind = place >> KIND_SHIFT
         if kind in (Kind.LZ4, Kind.TZE):
             start = at_of(place) + TAG_BYTES
-            unpack(kind, self.heap.pages.reshape(-1).data[start:start + length_of(place)], out)
+            unpack(kind, self.heap.pages.reshape(-1).data[start:start + length_of(place)], out.data)
         else:
             self.read_many(np.array([place], np.uint64), out.reshape(1, -1), np.zeros(1, np.int64))
 
     def read_many(self, places: np.ndarray, out: np.ndarray, slots: np.ndarray) -> None:
-        """Copy pages to rows `slots` of `out`.  OSError when the swap disk fails."""
+        """Copy pages to rows `slots` of `out` (m, 4096), rows without gaps.  OSError when the swap disk fails."""
         if not len(places) or places.max() < RAW_LIMIT:
             self.heap.gather(places.view(np.int64), out, slots)
             return
@@ -219,10 +219,11 @@ class Storage:
                 self.heap.gather(frames, out, slots[rows])
 
     def _read_packed(self, kind: int, places: np.ndarray, out: np.ndarray, slots: np.ndarray) -> None:
-        memory, starts = self.heap.pages.reshape(-1).data, ats_of(places) + TAG_BYTES
+        memory, rows = self.heap.pages.reshape(-1).data, out.data.cast("B")
+        starts, tops = ats_of(places) + TAG_BYTES, slots * PAGE_SIZE
         ends = starts + lengths_of(places)
-        for start, end, slot in zip(starts.tolist(), ends.tolist(), slots.tolist(), strict=True):
-            unpack(kind, memory[start:end], out[slot])
+        for start, end, top in zip(starts.tolist(), ends.tolist(), tops.tolist(), strict=True):
+            unpack(kind, memory[start:end], rows[top:top + PAGE_SIZE])
 
     # free
 

@@ -37,7 +37,7 @@ class Store:
         self.put_many, self.get_many = self.batches.put_many, self.batches.get_many
         self.flush_many = self.batches.flush_many
         self.evict, self.evict_frames, self.pages_of = shelf.evict, shelf.evict_frames, shelf.pages_of
-        self.write_back = shelf.write_back
+        self.write_back, self.compact = shelf.write_back, shelf.compact
 
     @property
     def ephemeral(self) -> int:

@@ -7,5 +7,6 @@
     processes         child (lines to and from one process), watch (wait for all), interruption (Ctrl-C as a flag)
     what came of it   sampler (psutil, and the kernel's count), results (plain values), summary (version 1, pure),
                       table and comparison (for people), report (where they go), journal (--out), progress (bars)
-    other commands    cli (arguments in, exit status out), serve, control and connection (ctl), sweep (clean)
+    other commands    cli (arguments in, exit status out), serve, control and connection (ctl), tmem_cli and
+                      tmem_control (ctl tmem-*), sweep (clean)
 """

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from hypervisor.toolstack.interruption import Interrupted, Interruption
+from hypervisor.toolstack.tmem_cli import tmem
 from shm.errors import MemcommonsError, UsageProblem
 
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -26,6 +27,7 @@ CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Transcendent memory and CMM2, running on real memory.")
 ctl = typer.Typer(help="Speak to a running cluster.")
+ctl.add_typer(tmem)
 app.add_typer(ctl, name="ctl")
 
 
@@ -125,12 +127,17 @@ def serve(
     scheme: Annotated[str, typer.Option(help="How the cluster overcommits.")] = "cmm2+tmem",
     swap: Annotated[str | None, typer.Option(help="Size of the swap disk; twice the budget without.")] = None,
     reclaim: Annotated[str, typer.Option(help="hint-after-choice or u-e-v-p-s.")] = "hint-after-choice",
+    form: Annotated[str, typer.Option(help="How tmem pages are stored: raw, lz4, dedup or tze.")] = "raw",
+    quirks: Annotated[str, typer.Option(help="none, or xen-4.2: tmem as Xen had it, faults too.")] = "none",
+    write_back: Annotated[bool, typer.Option("--write-back", help="Persistent tmem pages may be swapped.")] = False,
+    dedup_across: Annotated[bool, typer.Option("--dedup-across", help="Guests share equal pages; they can find out "
+                                               "by timing who has which.")] = False,
 ) -> int:
     """Run a hypervisor in the foreground until it is told to stop."""
     from hypervisor.toolstack.serve import serve as serve_cluster
     from hypervisor.toolstack.serve import serve_order
 
-    order = serve_order(name, budget, scheme, swap, reclaim)
+    order = serve_order(name, budget, scheme, swap, reclaim, form, quirks, write_back, dedup_across)
     with Interruption() as interruption:
         return serve_cluster(order, interruption)
 
@@ -187,6 +194,41 @@ def ctl_stop(context: typer.Context) -> int:
     from hypervisor.toolstack.control import stop
 
     return _control(context, stop)
+
+
+Mode = Annotated[str, typer.Option(help="track: nothing is frozen; live or stop: its tmem is, as Xen did.")]
+Share = Annotated[bool, typer.Option("--share", help="Let it join the shared pools it is in there too.")]
+Json = Annotated[bool, typer.Option("--json", help="The report as JSON.")]
+
+
+@ctl.command("tmem-save")
+def ctl_tmem_save(context: typer.Context, guest: Annotated[str, typer.Argument(help="The guest's name.")],
+                  file: Annotated[str, typer.Argument(help="Where to; - is standard output.")],
+                  mode: Mode = "track", as_json: Json = False) -> int:
+    """Save a guest's tmem to a file; the guest keeps it."""
+    from hypervisor.toolstack.migrate import show_save
+
+    return show_save(context.obj, guest, file, mode, as_json)
+
+
+@ctl.command("tmem-restore")
+def ctl_tmem_restore(context: typer.Context,
+                     file: Annotated[str, typer.Argument(help="From where; - is standard input.")],
+                     share: Share = False, as_json: Json = False) -> int:
+    """Restore a saved guest's tmem, for whoever attaches with its token."""
+    from hypervisor.toolstack.migrate import show_restore
+
+    return show_restore(context.obj, file, share, as_json)
+
+
+@ctl.command("tmem-migrate")
+def ctl_tmem_migrate(context: typer.Context, guest: Annotated[str, typer.Argument(help="The guest's name.")],
+                     target: Annotated[str, typer.Argument(help="The cluster to move its tmem to.")],
+                     mode: Mode = "track", share: Share = False, as_json: Json = False) -> int:
+    """Move a guest's tmem to another cluster while the guest runs."""
+    from hypervisor.toolstack.migrate import show_migrate
+
+    return show_migrate(context.obj, guest, target, mode, share, as_json)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ SAYS: dict[str, str] = {
     "missing": "is missing",
     "extra_forbidden": "is no key here; allowed: {allowed}",
     "int_type": "{input} is not a whole number",
+    "bool_type": "{input} is neither true nor false",
     "float_type": "{input} is not a number",
     "string_type": "{input} is not a text; put it in quotes",
     "list_type": "must be a list of tables; write [[{key}]]",

@@ -8,6 +8,7 @@ Rule 3: every step has a deadline (`Patience`); who is late is named, ended, and
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from hypervisor.toolstack.crew import Crew, PhaseBroken
@@ -119,7 +120,13 @@ class Phase:
             counters=account.get("counters", {}),
             audit_checks=account.get("audit", {}).get("checks", 0), max_drift_frames=self._drift(),
             peak_frames=account.get("peak_frames", 0), kernel_peak_bytes=account.get("kernel_peak_bytes", 0),
-            problems=self._problems())
+            problems=self._problems(), tmem=self._tmem(seen, account), cpu_seconds=account.get("cpu_seconds"))
+
+    @staticmethod
+    def _tmem(seen: Mapping[str, Any], account: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the store's figures: what it held after the last guest's work, what it counted to the very end."""
+        last = account.get("tmem", {})
+        return {**seen.get("tmem", {}), "refusals": last.get("refusals", {}), "counters": last.get("counters", {})}
 
     def _drift(self) -> int:
         """Return the most frames that ledger and kernel were apart, at the audit and over the whole run."""

@@ -96,13 +96,15 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
     table = scenario.table
     return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
             "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
-            "form": table.tmem.form, "folder": table.hypervisor.folder}
+            "form": table.tmem.form, "write_back": table.tmem.write_back, "dedup_across": table.tmem.dedup_across,
+            "folder": table.hypervisor.folder}
 
 
 def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, guest: GuestSpec, number: int,
                  work: Work) -> GuestOrder:
     ram = SCHEMES[scheme].guest_ram(guest.ram, budget, scenario.total_ram)
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
-            "weight": guest.weight, "options": guest.options, "seed": scenario.table.seed * 1000 + number,
-            "seconds": work.seconds, "operations": work.operations, "limit_seconds": work.limit_seconds}
+            "weight": guest.weight or 0, "selfballoon": scenario.table.tmem.selfballoon and SCHEMES[scheme].tmem,
+            "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
+            "operations": work.operations, "limit_seconds": work.limit_seconds}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

@@ -6,7 +6,7 @@ otherwise.  `problems` are lines for people; a phase without any did all that wa
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Memory(NamedTuple):
@@ -80,3 +80,5 @@ class PhaseResult:
     peak_frames: int
     kernel_peak_bytes: int
     problems: tuple[str, ...]
+    tmem: Mapping[str, Any] = field(default_factory=dict)    # what the store held when the work was done, and refused
+    cpu_seconds: float | None = None                         # of the hypervisor

@@ -68,8 +68,11 @@ class HypervisorTable(_Table):
 
 class TmemTable(_Table):
     ephemeral_pages: Annotated[int, Field(ge=0)] = 0
-    form: Literal["raw"] = "raw"
-    quirks: Literal["none"] = "none"
+    form: Literal["raw", "lz4", "dedup", "tze"] = "raw"      # of what each guest puts, until the operator says other
+    quirks: Literal["none", "xen-4.2"] = "none"
+    write_back: bool = False                 # persistent pages may go to the hypervisor's swap disk
+    dedup_across: bool = False               # equal pages of different guests share a frame: a timing channel
+    selfballoon: bool = False                # guests balloon to what they have committed, where there is tmem
 
 
 class DiskTable(_Table):
@@ -81,7 +84,7 @@ class GuestTable(_Table):
     count: Annotated[int, Field(ge=1, le=MAX_GUESTS)] = 1
     ram: Annotated[Size, AfterValidator(_ram)]
     workload: Annotated[str, AfterValidator(_known_workload)]
-    weight: Annotated[int, Field(ge=1)] = 1
+    weight: Annotated[int, Field(ge=1, le=1 << 16)] | None = None    # None: no guest's share is looked at
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -110,7 +113,7 @@ class GuestSpec:
     name: str
     workload: str
     ram: int                    # bytes; what the scenario promises, a scheme may cut it
-    weight: int
+    weight: int | None          # None: not written
     options: dict[str, Any]
 
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
+
 from hypervisor.schemes import SCHEMES
 from hypervisor.toolstack.crew import Crew, PhaseBroken
 from hypervisor.toolstack.interruption import Interruption
@@ -15,7 +17,7 @@ from hypervisor.toolstack.journal import Journal
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import CONTROL_BYTES_A_GUEST, PhasePlan
 from hypervisor.toolstack.preflight import refuse_full_disk, refuse_small_shm, room_in
-from hypervisor.toolstack.scenario import HypervisorTable, check_budget, known_scheme
+from hypervisor.toolstack.scenario import HypervisorTable, TmemTable, check_budget, known_scheme
 from shm.arena import free_bytes
 from shm.errors import UsageProblem
 from shm.names import checked_cluster
@@ -24,7 +26,6 @@ from shm.units import format_size, parse_size
 OK, FAILED = 0, 1
 SERVE = "serve"
 SLICE_SECONDS = 60.0
-RECLAIMS = get_args(HypervisorTable.model_fields["reclaim"].annotation)
 
 
 class GuestNews(Journal):
@@ -39,19 +40,29 @@ class GuestNews(Journal):
                 print(f"guest {said.get('name')!r} was ended: {said.get('why')}", file=sys.stderr)
 
 
-def serve_order(name: str, budget: str, scheme: str, swap: str | None, reclaim: str) -> dict[str, Any]:
+def serve_order(name: str, budget: str, scheme: str, swap: str | None, reclaim: str, form: str = "raw",
+                quirks: str = "none", write_back: bool = False, dedup_across: bool = False) -> dict[str, Any]:
     """Return the hypervisor's order, checked; UsageProblem names the option."""
     size = option_size("--budget", budget)
     check_budget(size, 0, "--budget")
-    if reclaim not in RECLAIMS:
-        raise UsageProblem(f"--reclaim: {reclaim!r} is not a policy; allowed: {', '.join(RECLAIMS)}")
+    check_choice("--reclaim", reclaim, "a policy", HypervisorTable.model_fields["reclaim"])
+    check_choice("--form", form, "a form", TmemTable.model_fields["form"])
+    check_choice("--quirks", quirks, "a set of quirks", TmemTable.model_fields["quirks"])
     try:
         known_scheme(scheme)
     except ValueError as error:
         raise UsageProblem(f"--scheme: {error}") from None
     swap_bytes = 2 * size if swap is None else option_size("--swap", swap)
     return {"cluster": checked_cluster(name), "budget": size, "scheme": scheme, "reclaim": reclaim, "swap": swap_bytes,
-            "ephemeral_pages": 0, "quirks": "none", "form": "raw", "folder": HypervisorTable().folder}
+            "ephemeral_pages": 0, "quirks": quirks, "form": form, "write_back": write_back,
+            "dedup_across": dedup_across, "folder": HypervisorTable().folder}
+
+
+def check_choice(option: str, text: str, what: str, field: FieldInfo) -> None:
+    """Refuse a word that the scenario's key of the same meaning does not allow."""
+    allowed = get_args(field.annotation)
+    if text not in allowed:
+        raise UsageProblem(f"{option}: {text!r} is not {what}; allowed: {', '.join(allowed)}")
 
 
 def option_size(option: str, text: str) -> int:

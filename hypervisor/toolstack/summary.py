@@ -22,6 +22,8 @@ VERSION = 1
 PROMISED_COUNTERS = (
     "hypercalls", "multicalls", "essa", "discards", "discard_faults", "volatile_swap_writes", "swap_out", "swap_in",
     "guest_disk_reads", "guest_disk_writes", "tmem_puts", "tmem_gets", "tmem_hits", "tmem_evictions")
+AVOIDED = ("cleancache_hits", "frontswap_loads")
+REAL_READS = ("guest_disk_reads", "guest_swap_reads")
 WAIT_PREFIX, WAIT_SUFFIX = "wait_", "_ns"
 
 
@@ -40,7 +42,7 @@ def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
         "arena": _arena(measured), "counters": counters_of(measured),
         "audit": {"checks": sum(p.audit_checks for p in phases),
                   "max_drift_frames": max(p.max_drift_frames for p in phases)},
-        "disk": {"latency": table.disk.latency},
+        "tmem": tmem_of(measured, table.tmem.form), "disk": {"latency": table.disk.latency},
         "baseline": {"budget_bytes": baseline.budget, "duration_s": baseline.seconds, "arena": _arena(baseline),
                      "counters": counters_of(baseline),
                      "guests": {guest.name: {"seconds": guest.seconds, "operations": guest.operations}
@@ -55,6 +57,21 @@ def counters_of(phase: PhaseResult) -> dict[str, int]:
     for guest in phase.guests:
         summed.update({name: int(value) for name, value in guest.counters.items()})
     return {**summed, **phase.counters}
+
+
+def tmem_of(phase: PhaseResult, form: str) -> dict[str, Any]:
+    """Return what tmem did: disk reads that it spared, what it cost, and how the pages lay at the end of the work."""
+    counters, held = counters_of(phase), phase.tmem
+    return {"form": form, "reads_avoided": sum(counters.get(name, 0) for name in AVOIDED),
+            "reads_avoided_percent": reads_avoided(counters), "hypercalls": counters["hypercalls"],
+            "hypervisor_cpu_s": phase.cpu_seconds, "forms": held.get("forms", {}), "frames": held.get("frames", 0),
+            "fragmentation": held.get("fragmentation", 0.0), "refusals": held.get("refusals", {})}
+
+
+def reads_avoided(counters: Mapping[str, int]) -> float | None:
+    """Return the percentage of reads that tmem answered in a disk's stead; None where nothing was read."""
+    avoided, real = (sum(counters.get(name, 0) for name in names) for names in (AVOIDED, REAL_READS))
+    return 100.0 * avoided / (avoided + real) if avoided + real else None
 
 
 def spread(values: Iterable[int | None]) -> dict[str, int | None]:

@@ -13,6 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hypervisor.schemes import SCHEMES
 from shm.units import format_size
 
 WIDTH = 100
@@ -106,11 +107,33 @@ def _work(summary: Mapping[str, Any]) -> Table:
 def _lines(summary: Mapping[str, Any]) -> list[Text]:
     arena, audit = summary["arena"], summary["audit"]
     return [
+        *([Text(tmem_line(summary["tmem"]))] if SCHEMES[summary["scheme"]].tmem else []),
         Text("waits:   " + (_waits(summary["guests"]) or "none counted")),
         Text(f"audit:   {audit['checks']} checks, ledger and kernel at most {audit['max_drift_frames']} frames apart"),
         Text(f"peak:    {number(arena['peak_frames'])} of {number(arena['budget_frames'])} frames, "
              f"by the kernel's count {format_size(arena['kernel_peak_bytes'])}"),
         verdict(summary)]
+
+
+def tmem_line(tmem: Mapping[str, Any]) -> str:
+    """Return what tmem spared and cost, and how its pages lay."""
+    cpu = DASH if tmem["hypervisor_cpu_s"] is None else f"{tmem['hypervisor_cpu_s']:.2f} s"
+    parts = [f"reads avoided {percent(tmem['reads_avoided_percent'])}", f"{number(tmem['hypercalls'])} hypercalls",
+             f"CPU in the hypervisor {cpu}", *(form_words(kind, held) for kind, held in tmem["forms"].items())]
+    refused = [f"refused: {refusal_words(tmem['refusals'])}"] if tmem["refusals"] else []
+    return "tmem:    " + "; ".join(parts + refused)
+
+
+def form_words(kind: str, figures: Mapping[str, Any]) -> str:
+    """Return one form's figures as words: "lz4 300 pages in 100 frames (3.00 a frame)"."""
+    if not figures["frames"]:
+        return f"{kind} {number(figures['pages'])} pages"
+    return (f"{kind} {number(figures['pages'])} pages in {number(figures['frames'])} frames "
+            f"({ratio(figures['pages_a_frame'])} a frame)")
+
+
+def refusal_words(refusals: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason.replace('_', ' ')} {number(count)}" for reason, count in refusals.items())
 
 
 def _waits(guests: list[dict[str, Any]]) -> str:

@@ -3,6 +3,8 @@
 Every kind gives an array (n, 4096) of uint8.  The content follows from a seed, or from the interpreter at hand.
 """
 
+import builtins
+import keyword
 import sqlite3
 import sysconfig
 import tempfile
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 PAGE = 4096
+_WORDS = sorted({*keyword.kwlist, *dir(builtins)})          # what the notes are made of
 
 
 def sqlite_pages(count: int) -> np.ndarray:
@@ -34,9 +37,9 @@ def sqlite_pages(count: int) -> np.ndarray:
 
 def _orders(rng: np.random.Generator, count: int) -> list[tuple[str, int, str]]:
     customers, cents = rng.integers(0, 50_000, count).tolist(), rng.integers(1, 1_000_000, count).tolist()
-    notes = rng.bytes(16 * count).hex()
-    return [(f"customer {customer}", price, notes[32 * row:32 * row + 32])
-            for row, (customer, price) in enumerate(zip(customers, cents, strict=True))]
+    notes = rng.choice(_WORDS, (count, 6)).tolist()
+    return [(f"customer {customer}", price, " ".join(note))
+            for customer, price, note in zip(customers, cents, notes, strict=True)]
 
 
 def source_pages(count: int) -> np.ndarray:

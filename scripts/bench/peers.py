@@ -21,6 +21,7 @@ from guests.tmem import Pool
 from hypervisor.machine import Settings
 
 BUDGET = 128 << 20
+STOP_S = 10                  # what a hypervisor may take to stop
 
 
 class Peer(Protocol):
@@ -117,7 +118,7 @@ class Lz4(Batches):
     name = "bare lz4"
 
     def __init__(self) -> None:
-        from lz4 import block  # type: ignore[import-untyped]
+        from lz4 import block
 
         self.compress, self.decompress = block.compress, block.decompress
 
@@ -155,6 +156,10 @@ def _hypervisor(order: dict[str, object]) -> Iterator[int]:
             yield process.pid
         finally:
             process.stdin.close()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @contextmanager

@@ -10,6 +10,9 @@ Rule 1: contestants are timed in turn, round after round, and a ratio is the med
 Rule 2: whoever has a server is timed in both placements, on the client's core and on another; the better one counts,
         for us and for them.
 Rule 3: before anything is timed, every batch is put, got and compared with what was put.
+
+Two sides that poll suffer from any third process more than two that sleep: with other work on the machine our figures
+grow far more than the servers'.  The load before the run is printed; believe runs that began with little.
 """
 
 import argparse
@@ -206,7 +209,7 @@ def run(forms: list[str], kinds: list[str], sizes: list[int], rounds: int, conso
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))
         peers, missing = contestants(forms, folder, stack)
-        console.print(*missing, sep="\n")
+        console.print(f"load before: {os.getloadavg()[0]:.2f}", *missing, sep="\n")
         servers = {peer.name for peer in peers if isinstance(peer, Server)}
         for kind in kinds:
             pages = KINDS[kind](PAGES)
@@ -232,10 +235,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write all figures here")
     wanted = parser.parse_args(arguments)
+    load = os.getloadavg()[0]
     found = run(wanted.forms.split(","), wanted.kinds.split(","), [int(size) for size in wanted.sizes.split(",")],
                 wanted.rounds, Console(width=120))
     if wanted.json:
-        content = {"figures": [asdict(figure) for figure in found],
+        content = {"load_before": load, "figures": [asdict(figure) for figure in found],
                    "goals": [asdict(verdict) for verdict in verdicts(found)]}
         wanted.json.write_text(json.dumps(content, indent=1) + "\n")
 

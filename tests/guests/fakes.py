@@ -160,9 +160,15 @@ class FakeMemory:
             self.guest._hint(Essa.SET_UNUSED, gfn)
         return len(self.guest.discard(gfns))
 
-    def deflate(self, gfns) -> None:
+    def deflate(self, gfns) -> bool:
         for gfn in gfns:
             self.guest._hint(Essa.SET_STABLE, gfn)
+        try:
+            self._access("deflate", gfns)
+        except OutOfMemory:
+            self.balloon(gfns)
+            return False
+        return True
 
     def dirty(self, gfns) -> np.ndarray:
         return self.changed[np.asarray(gfns, np.int64)]

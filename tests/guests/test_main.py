@@ -131,7 +131,9 @@ def run(python_process: Callable[..., Child], tmp_path: Path) -> Iterator[Run]:
 
 # -- a run that goes well
 
-@pytest.mark.parametrize(("more", "operations"), [({"operations": 50}, 50), ({"operations": 400}, 400), ({}, 400)])
+@pytest.mark.parametrize(("more", "operations"), [
+    ({"operations": 50}, 50), ({"operations": 400}, 400), ({}, 400), ({"operations": 50, "selfballoon": True}, 50),
+])
 def test_ready_go_done_quit(run: Run, trace: str, more: dict[str, Any], operations: int) -> None:
     run.begin(trace, **more)
     done = run.event()

@@ -64,6 +64,9 @@ class Way:
             host.calls.clear()
 
     def next(self):
+        """Go on; the buffer that is left is given up, and reads 0xEE."""
+        left = self.hosts[self.asked].transfer
+        left.pages[:], left.entries.view(np.uint8)[:] = 0xEE, 0xEE
         self.asked += 1
         return self.hosts[self.asked], self.hosts[self.asked].transfer
 

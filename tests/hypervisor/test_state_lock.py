@@ -44,7 +44,7 @@ def test_a_fault_while_the_lock_is_held_says_look_again(guest):
 
 
 def test_a_fault_for_which_all_frames_lie_behind_a_held_lock_says_look_again(still_machine):
-    """Memory that a slow guest keeps for a moment is no reason to refuse another: it had none before the lock is free."""
+    """Memory that a slow guest keeps for a moment is no reason to refuse another for good."""
     still = still_machine(budget=64, scheme="swap")
     holder, asker = still.guest("holder", pages=64), still.guest("asker", pages=64)
     for gfn in range(64):

@@ -12,7 +12,7 @@ PLANS = [
     # name,                                 file, idle, anon, wanted, plan
     ("nothing wanted",                      100,  10,   50,   0,      []),
     ("nothing there",                       0,    0,    0,    10,     []),
-    ("file pages first",                    100,  0,    0,    10,     [(F, 10), (F, 10)]),
+    ("file pages alone, in one batch",      100,  0,    0,    90,     [(F, 90)]),
     ("with others behind them",             100,  10,   50,   20,     [(F, 20), (I, 10), (A, 20), (F, 16)]),
     ("a small file cache is left in peace", 16,   10,   50,   20,     [(I, 10), (A, 20), (F, 16)]),
     ("down to the floor",                   20,   0,    50,   20,     [(F, 4), (A, 20), (F, 16)]),

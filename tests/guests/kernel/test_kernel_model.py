@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from guests.disk import Disk
+from guests.frontswap import Mode
 from guests.kernel import Kernel
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
@@ -31,8 +32,9 @@ class KernelModel(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 99), features=st.sampled_from([ALL, HINTS, TMEM, frozenset({"hint-volatile"})]),
                 mischief=st.sampled_from([0.0, 0.05, 0.4]), refuse=CHANCES, forget=CHANCES, drop=CHANCES,
-                size=OFFSETS, cache_pages=st.sampled_from([None, None, 1, 10]))
-    def build(self, seed, features, mischief, refuse, forget, drop, size, cache_pages):
+                size=OFFSETS, cache_pages=st.sampled_from([None, None, 1, 10]),
+                mode=st.builds(Mode, st.booleans(), st.booleans()))
+    def build(self, seed, features, mischief, refuse, forget, drop, size, cache_pages, mode):
         self.folder = tempfile.mkdtemp()
         self.guest = FakeGuest(GUEST, features, seed, mischief=mischief, refuse=refuse, forget=forget, ephemeral=30,
                                drop={Essa.SET_VOLATILE: drop / 2, Essa.SET_UNUSED: drop / 2})
@@ -41,7 +43,7 @@ class KernelModel(RuleBasedStateMachine):
         self.disk.write(0, block_contents(range(BLOCKS)))
         self.swap = Disk.create(SLOTS, counters, folder=self.folder, reads=Count.GUEST_SWAP_READS,
                                 writes=Count.GUEST_SWAP_WRITES)
-        self.kernel = Kernel(self.guest, self.swap, cache_pages)
+        self.kernel = Kernel(self.guest, self.swap, cache_pages, mode)
         self.file = self.kernel.open(self.disk, START, LIMIT, size)
         self.other = self.kernel.open(self.disk, START + LIMIT)
         self.model = bytearray(block_contents(range(START, START + LIMIT)).tobytes()[:size])
@@ -135,6 +137,17 @@ class KernelModel(RuleBasedStateMachine):
     def evict(self, wanted):
         self.kernel.core.allocator.reclaim(wanted)
 
+    @rule(wanted=st.integers(1, SLOTS))
+    def shrink_frontswap(self, wanted):
+        before = len(self.guest.tmem.handles(persistent=True))
+        gone = self.kernel.shrink_frontswap(wanted)
+        assert gone >= min(wanted, before)
+        assert len(self.guest.tmem.handles(persistent=True)) == before - gone
+
+    @rule(pages=st.integers(GUEST // 2, GUEST))
+    def balloon(self, pages):
+        assert self.kernel.balloon.set_target(pages) >= pages
+
     @rule(refuse=CHANCES, forget=CHANCES)
     def change_the_pools_mood(self, refuse, forget):
         self.guest.tmem.refuse, self.guest.tmem.forget = refuse, forget
@@ -142,6 +155,7 @@ class KernelModel(RuleBasedStateMachine):
     @invariant()
     def everything_is_in_its_place(self):
         self.kernel.check()
+        assert self.kernel._swapper.swap.near == len(self.guest.tmem.handles(persistent=True))
         handles = self.guest.tmem.handles()
         for inode in (self.file.inode, self.other.inode):
             assert not handles & {(inode.number, index) for index in inode.cached}

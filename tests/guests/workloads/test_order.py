@@ -93,7 +93,9 @@ def test_the_first_problem_stands_for_all() -> None:
 def test_an_order_is_taken_as_it_is() -> None:
     order = order_of(json.dumps(ORDER))
     assert {key: getattr(order, key) for key in ORDER} == ORDER
-    assert order_of(json.dumps({"cluster": "c", "name": "n", "workload": "w", "ram": 4096})).limit_seconds == 3600
+    least = order_of(json.dumps({"cluster": "c", "name": "n", "workload": "w", "ram": 4096}))
+    assert (least.limit_seconds, least.selfballoon) == (3600, False)
+    assert order_of(json.dumps(ORDER | {"selfballoon": True})).selfballoon
 
 
 BAD_ORDERS: list[tuple[str | None, str]] = [
@@ -104,6 +106,7 @@ BAD_ORDERS: list[tuple[str | None, str]] = [
     ("[]", "guest: the order's : [] is not a table"),
     (json.dumps(ORDER | {"ram": "64MiB"}), "guest: the order's ram: '64MiB' is not a whole number"),
     (json.dumps(ORDER | {"ram": 0}), "guest: the order's ram: 0 is too small; it must be above 0"),
+    (json.dumps(ORDER | {"selfballoon": 1}), "guest: the order's selfballoon: 1 is neither true nor false"),
     (json.dumps(ORDER | {"colour": 1}), "guest: the order's colour: "),
     (json.dumps({"cluster": "c"}), "guest: the order's name: "),
     (json.dumps(ORDER | {"operations": 0}), "guest: the order's operations: 0 is too small; at least 1"),

@@ -150,5 +150,7 @@ def test_each_owner_has_its_own_order(steps):
         elif what == "ask":
             expected = [other for other, whose in model if whose == owner]
             assert ages.oldest_of(owner, number).tolist() == expected[:number]
+            expected = [other for other, whose in model if whose != owner]
+            assert ages.oldest_of_others(owner, number).tolist() == expected[:number]
     assert ages.oldest(99).tolist() == [number for number, _ in model]
     assert ages.audit() == []

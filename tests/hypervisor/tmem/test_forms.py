@@ -41,7 +41,7 @@ def test_what_is_packed_comes_back(form, many):
         out = np.full(PAGE_SIZE, 0xDB, np.uint8)
         assert (length == 0) == (not content.any())
         assert len(pack_one(form, content)) == length
-        unpack(KINDS[form], memoryview(packed)[:length] if length else memoryview(packed), out)
+        unpack(KINDS[form], memoryview(packed)[:length] if length else memoryview(packed), out.data)
         assert (out == content).all()
 
 

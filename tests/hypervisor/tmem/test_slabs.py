@@ -90,7 +90,7 @@ def test_holes_of_single_frames_become_a_run_again():
 def test_holes_of_runs_become_single_frames_again():
     with a_heap(budget=16, pages=16) as heap:
         heap.give_runs([heap.take_run() for _ in range(4)])
-        assert heap.spare == SPARE_RUNS * RUN
+        assert heap.spare == min(4, SPARE_RUNS) * RUN
         assert len(heap.take(17)) == 16
 
 
@@ -188,6 +188,18 @@ def test_an_empty_slab_goes_back_to_the_heap_and_can_be_trimmed():
         assert heap.object.resident() == heap.ledger.used == RUN
 
 
+def test_a_slab_is_made_of_frames_that_hold_old_data():
+    with a_heap(budget=RUN) as heap:
+        slabs = Slabs(heap)
+        first = heap.take_run()
+        heap.pages[first:first + RUN] = 0xAA
+        heap.give_runs([first])
+        assert len(store(slabs, [LENGTH] * 2)) == 2
+        assert slabs.audit() == []
+        assert len(store(slabs, [LENGTH] * (SLOTS - 2))) == SLOTS - 2, "what was there before takes no slot"
+        assert slabs.audit() == []
+
+
 def test_a_slab_made_in_vain_is_given_back():
     """Evictions made room in a slab that was there, while a new one was looked for."""
     with a_heap() as heap:
@@ -251,6 +263,15 @@ def test_compaction_empties_the_sparsest_slabs():
         for old, new in moves.tolist():
             assert heap.pages.reshape(-1)[int(ats_of(np.uint64(new))) + TAG_BYTES] == contents[old]
         assert slabs.audit() == []
+
+
+def test_compaction_moves_the_few_to_the_many():
+    with a_heap() as heap:
+        slabs = Slabs(heap)
+        places = store(slabs, [LENGTH] * 2 * SLOTS)
+        slabs.free(np.concatenate((places[2:SLOTS], places[SLOTS + 7:])))
+        moves = slabs.compact(1000)
+        assert sorted(moves[:, 0].tolist()) == sorted(places[:2].tolist())
 
 
 @pytest.mark.parametrize(("limit", "moved"), [(0, 0), (1, 0), (2, 2), (5, 4)])

@@ -76,7 +76,8 @@ def stopped(behaviour: str) -> None:
     if behaviour != "no-account":
         drift = 3 if behaviour == "drifts" else 0
         say("stopped", counters={"discards": 7, "hypercalls": 11}, audit={"checks": 5, "max_drift_frames": drift},
-            peak_frames=100, kernel_peak_bytes=409600,
+            peak_frames=100, kernel_peak_bytes=409600, cpu_seconds=0.75,
+            tmem={"refusals": {"frozen": 3}, "counters": {}},
             problems=["a lost page"] if behaviour == "loses" else [])
     os._exit(0)
 

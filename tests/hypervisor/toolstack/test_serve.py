@@ -11,6 +11,7 @@ import pytest
 from guests import Guest
 from hypervisor.toolstack.connection import call
 from hypervisor.toolstack.serve import serve_order
+from shm.errors import UsageProblem
 
 MAIN = """
 import sys
@@ -107,4 +108,19 @@ def test_guest_that_dies_is_news(serve, python_process):
 def test_order_has_what_was_asked_for():
     assert serve_order("demo", "64MiB", "swap", None, "u-e-v-p-s") == {
         "cluster": "demo", "budget": 64 << 20, "scheme": "swap", "reclaim": "u-e-v-p-s", "swap": 128 << 20,
-        "ephemeral_pages": 0, "quirks": "none", "form": "raw", "folder": "/var/tmp"}
+        "ephemeral_pages": 0, "quirks": "none", "form": "raw", "write_back": False, "dedup_across": False,
+        "folder": "/var/tmp"}
+
+
+def test_order_has_what_was_asked_for_of_tmem():
+    order = serve_order("demo", "64MiB", "tmem", None, "u-e-v-p-s", "lz4", "xen-4.2", True, True)
+    assert [order[key] for key in ("form", "quirks", "write_back", "dedup_across")] == ["lz4", "xen-4.2", True, True]
+
+
+@pytest.mark.parametrize(("option", "words", "allowed"), [
+    ("--reclaim", ("zip", "raw", "none"), "hint-after-choice, u-e-v-p-s"),
+    ("--form", ("u-e-v-p-s", "zip", "none"), "raw, lz4, dedup, tze"),
+    ("--quirks", ("u-e-v-p-s", "raw", "zip"), "none, xen-4.2")])
+def test_word_that_is_no_choice_is_named_with_those_that_are(option, words, allowed):
+    with pytest.raises(UsageProblem, match=f"^{option}: 'zip' is not .*; allowed: {allowed}$"):
+        serve_order("demo", "64MiB", "tmem", None, *words)

@@ -1,0 +1,213 @@
+"""The balloon, by hand and by itself: on a host that is played, and on the real one."""
+
+import numpy as np
+import pytest
+from fakes import ALL, TMEM, FakeGuest, block_contents
+
+from guests.disk import Disk
+from guests.kernel import Kernel
+from guests.kernel.balloon import LOOK_EVERY
+from guests.selfballoon import INTERVAL_S, floor_of
+from shm.abi import MULTICALL_LIMIT, PAGE_SIZE
+from shm.counters import Count
+from shm.errors import UsageProblem
+from shm.pagestate import State
+
+PAGES = 600
+BOTH = pytest.mark.parametrize("features", [ALL, TMEM, frozenset()], ids=["with hints", "tmem alone", "nothing"])
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def build(new_disk, features=ALL, pages: int = PAGES, swap: bool = True, **options):
+    guest = FakeGuest(pages, features)
+    disk = new_disk(4 * pages, guest.counters) if swap else None
+    return guest, Kernel(guest, disk, **options)
+
+
+@BOTH
+def test_pages_of_the_balloon_are_the_hosts_and_come_back_zero(new_disk, features):
+    guest, kernel = build(new_disk, features)
+    anon = kernel.anon(100)
+    stored = block_contents(range(100))
+    anon.write_many(range(100), stored)
+    free = kernel.free_pages
+    assert kernel.balloon.set_target(PAGES - 300) == PAGES - 300
+    assert kernel.free_pages == free - 300 and len(set(kernel.balloon.gfns)) == 300
+    assert {guest.states[gfn] for gfn in kernel.balloon.gfns} == {State.Uz}
+    kernel.check()
+    assert np.array_equal(anon.read_many(range(100)), stored)
+    assert kernel.balloon.set_target(PAGES) == PAGES and kernel.free_pages == free
+    kernel.check()
+    assert np.array_equal(kernel.anon(400).read_many(range(400)), np.zeros((400, PAGE_SIZE), np.uint8))
+    assert np.array_equal(anon.read_many(range(100)), stored)
+    kernel.check()
+
+
+@BOTH
+def test_the_guests_own_reclaim_makes_room(new_disk, features):
+    _, kernel = build(new_disk, features)
+    anon = kernel.anon(500)
+    stored = block_contents(range(500))
+    anon.write_many(range(500), stored)
+    assert kernel.balloon.set_target(200) == 200
+    kernel.check()
+    assert np.array_equal(anon.read_many(range(500)), stored)
+    kernel.check()
+
+
+@pytest.mark.parametrize("target", [0, 1, 40])
+def test_what_the_allocator_keeps_back_stays(new_disk, target):
+    """As near as reclaim gets, to the page; the guest works on."""
+    _, kernel = build(new_disk)
+    anon = kernel.anon(300)
+    stored = block_contents(range(300))
+    anon.write_many(range(300), stored)
+    left = kernel.balloon.set_target(target)
+    assert left == max(target, kernel.core.allocator.marks.min)
+    assert kernel.balloon.set_target(120) == 120
+    assert np.array_equal(anon.read_many(range(300)), stored)
+    kernel.check()
+
+
+def test_a_guest_without_swap_keeps_what_it_needs(new_disk):
+    _, kernel = build(new_disk, swap=False)
+    anon = kernel.anon(300)
+    stored = block_contents(range(300))
+    anon.write_many(range(300), stored)
+    assert kernel.balloon.set_target(100) == 300 + kernel.core.allocator.marks.min
+    assert np.array_equal(anon.read_many(range(300)), stored)
+
+
+@pytest.mark.parametrize("target", [-1, PAGES + 1])
+def test_a_target_that_cannot_be(new_disk, target):
+    _, kernel = build(new_disk)
+    with pytest.raises(ValueError, match="use 0 to 600"):
+        kernel.balloon.set_target(target)
+
+
+def test_frames_go_to_the_host_in_batches(new_disk):
+    guest, kernel = build(new_disk)
+    kernel.balloon.set_target(PAGES - MULTICALL_LIMIT)
+    kernel.balloon.set_target(PAGES - MULTICALL_LIMIT)
+    assert guest.memory.calls["balloon"] == 1
+    kernel.balloon.set_target(PAGES - 2 * MULTICALL_LIMIT)
+    assert guest.memory.calls["balloon"] == 2
+    assert guest.counters[Count.BALLOON_PAGES] == 2 * MULTICALL_LIMIT
+    assert guest.counters[Count.BALLOON_TARGET] == PAGES - 2 * MULTICALL_LIMIT
+
+
+# By itself
+
+BIG = 8192                                           # 32 MiB: large enough for the floor's second row
+
+
+def ticks(kernel: Kernel, clock: Clock, intervals: int = 1) -> None:
+    for _ in range(intervals):
+        clock.now += INTERVAL_S
+        for _ in range(LOOK_EVERY):
+            kernel.tick()
+
+
+@pytest.fixture
+def alone(new_disk):
+    clock = Clock()
+    guest, kernel = build(new_disk, pages=BIG, selfballooning=True, clock=clock)
+    return guest, kernel, clock
+
+
+def test_t111_the_target_follows_what_was_promised(alone):
+    guest, kernel, clock = alone
+    reserve = kernel.core.allocator.marks.high
+    floor, current = floor_of(BIG, reserve), BIG
+    region = kernel.anon(10)
+    for _ in range(4):
+        ticks(kernel, clock)
+        current = max(floor, current - (current - 10 - reserve) // 8)
+        assert kernel.balloon.current == current
+    assert current == floor < BIG
+    kernel.anon(BIG - reserve - 500), kernel.rebuildable(200, lambda indexes: block_contents(indexes.tolist()))
+    assert kernel.committed_pages == BIG - reserve - 290
+    ticks(kernel, clock)
+    assert kernel.balloon.current == BIG - 290, "all of the way up, at once"
+    region.free()
+    assert kernel.committed_pages == BIG - reserve - 300
+    assert guest.counters[Count.SELFBALLOON_INTERVALS] == 5
+    kernel.check()
+
+
+def test_t111_quiet_frontswap_comes_back(alone):
+    guest, kernel, clock = alone
+    anon = kernel.anon(500)
+    stored = block_contents(range(500))
+    anon.write_many(range(500), stored)
+    kernel.core.allocator.reclaim(400)
+    sizes = []
+    for _ in range(5):
+        ticks(kernel, clock)
+        sizes.append(len(guest.tmem.handles(persistent=True)))
+    assert sizes == [400, 400, 400, 380, 361]
+    assert guest.counters[Count.FRONTSWAP_SHRUNK] == 39
+    assert np.array_equal(anon.read_many(range(500)), stored)
+    kernel.check()
+
+
+def test_between_intervals_nothing_is_done(alone):
+    guest, kernel, clock = alone
+    clock.now = INTERVAL_S - 0.1
+    for _ in range(10 * LOOK_EVERY):
+        kernel.tick()
+    assert guest.counters[Count.SELFBALLOON_INTERVALS] == 0
+    clock.now = 100 * INTERVAL_S
+    for _ in range(10 * LOOK_EVERY):
+        kernel.tick()
+    assert guest.counters[Count.SELFBALLOON_INTERVALS] == 1, "what was missed is not made up for"
+
+
+def test_a_guest_that_was_not_told_to_does_not_balloon(new_disk):
+    clock = Clock()
+    guest, kernel = build(new_disk, pages=BIG, clock=clock)
+    ticks(kernel, clock, 3)
+    assert kernel.balloon.current == BIG and guest.counters[Count.SELFBALLOON_INTERVALS] == 0
+
+
+def test_self_ballooning_needs_a_swap_disk(new_disk):
+    with pytest.raises(UsageProblem, match="needs a swap disk"):
+        build(new_disk, swap=False, selfballooning=True)
+
+
+# On the real host
+
+@pytest.mark.parametrize("scheme", ["cmm2+tmem", "tmem"])
+def test_the_host_has_the_frames_at_once(machine, scheme):
+    running = machine(budget=2000, scheme=scheme)
+    guest = running.guest(pages=PAGES)
+    with Disk.create(4 * PAGES, guest.counters) as swap:
+        kernel = Kernel(guest, swap)
+        anon = kernel.anon(400)
+        stored = block_contents(range(400))
+        anon.write_many(range(400), stored)
+        held = running.inside(lambda: running.machine.ledger.held[running.machine.domains[0].number])
+        kernel.balloon.set_target(150)
+        after = running.inside(lambda: running.machine.ledger.held[running.machine.domains[0].number])
+        assert held >= 400 and after <= 150
+        kernel.check()
+        assert np.array_equal(anon.read_many(range(400)), stored)
+        kernel.balloon.set_target(PAGES)
+        assert np.array_equal(anon.read_many(range(400)), stored)
+        kernel.check()
+        kernel.close()
+
+
+def test_t67_a_balloon_of_n_frames_is_room_for_n_puts(still_machine):
+    guest = still_machine(budget=1000).guest(pages=64, max_pages=64)
+    guest.memory.write_many(range(64), np.zeros((64, PAGE_SIZE), np.uint8))
+    pool = guest.tmem.new_pool(persistent=True)
+    assert not pool.put(1, 0, bytes(PAGE_SIZE))
+    assert guest.memory.balloon(range(10, 30)) == 20
+    assert pool.put_many(1, range(30), block_contents(range(30))).tolist() == [True] * 20 + [False] * 10

@@ -1,0 +1,254 @@
+"""The three commands, between real hypervisors: what they print, what they leave, and deaths by SIGKILL on the way."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from guests import Guest
+from guests.pool import Pool
+from hypervisor.toolstack import cli, migrate
+from hypervisor.toolstack.connection import call
+from shm.abi import PAGE_SIZE
+from shm.errors import HypervisorGone, UsageProblem
+
+ROOT = Path(__file__).parents[3]
+COUNT = 200
+DEADLINE_S = 20.0
+# Carries a migration as far as some pages, or until its guest is held still; says so, and waits to be killed.
+CARRIER = """
+import sys, time
+from hypervisor.toolstack.migrate import Session
+source, target, until = sys.argv[1:]
+from_, to = Session(source), Session(target)
+to.ask("tmem-restore-begin")
+from_.ask("tmem-save-begin", guest="mine")
+while True:
+    answer = from_.ask("tmem-save-next")
+    to.ask("tmem-restore-next", data=answer["data"])
+    if until == "some" or answer[until]:
+        break
+print("there", flush=True)
+time.sleep(60)
+"""
+
+
+CHILDREN = pytest.mark.parametrize("clusters", ["children"], indirect=True)
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """Type a command; return (status, standard output, standard error)."""
+    def type_(*words):
+        monkeypatch.setattr(sys, "argv", ["memcommons", *words])
+        status = cli.main()
+        return status, *capsys.readouterr()
+    return type_
+
+
+@pytest.fixture
+def clusters(request, machine):
+    """Two hypervisors: in this process, or, where one is to be killed, children (`CHILDREN`)."""
+    start = request.getfixturevalue("hypervisor_process") if hasattr(request, "param") else machine
+    return [start(budget=1024, scheme="tmem", swap=0) for _ in range(2)]
+
+
+@pytest.fixture
+def names(clusters):
+    return [child.cluster for child in clusters]
+
+
+@pytest.fixture
+def pages():
+    return np.random.default_rng(3).integers(0, 256, (COUNT, PAGE_SIZE), np.uint8)
+
+
+@pytest.fixture
+def guest(names):
+    with Guest.connect(names[0], "mine", "16KiB", "4MiB") as made:
+        yield made
+
+
+@pytest.fixture
+def pool(guest, pages):
+    made = guest.tmem.new_pool(persistent=True)
+    assert made.put_many(1, range(COUNT), pages).all()
+    return made
+
+
+def holds(pool, pages):
+    hits, found = pool.get_many(1, range(COUNT))
+    return hits.all() and (found == pages).all()
+
+
+def problems(cluster):
+    answer = call(cluster, {"call": "audit"})
+    return answer["problems"] + answer["drifts"]
+
+
+def test_migrate_says_what_it_did(typed, names, guest, pool, pages):
+    status, out, err = typed("ctl", names[0], "tmem-migrate", "mine", names[1])
+    assert (status, err) == (0, "")
+    sentences = [
+        rf"guest 'mine' has its tmem in '{names[1]}' now: {COUNT} persistent pages \(\d+\.\d KiB\)\.",
+        rf"{COUNT} pages were sent \(\d+\.\d KiB, \d+\.\d\d s\), 0 of them after the first pass, and 0 flushes, in 0 "
+        rf"rounds more\.", r"It was held still for \d+\.\d ms\.\n"]
+    assert re.fullmatch("  ".join(sentences), out), out
+    assert holds(pool, pages)
+    assert problems(names[0]) + problems(names[1]) == []
+
+
+def test_migrate_says_it_in_json(typed, names, guest, pool):
+    status, out, _ = typed("ctl", names[0], "tmem-migrate", "mine", names[1], "--json", "--mode", "live")
+    report = json.loads(out)
+    assert status == 0
+    assert {key: report[key] for key in ("guest", "from", "to", "pages", "resent", "gone", "rounds", "persistent")} == {
+        "guest": "mine", "from": names[0], "to": names[1], "pages": COUNT, "resent": 0, "gone": 0, "rounds": 0,
+        "persistent": COUNT}
+    assert pool.get(1, 0) is not None
+
+
+def test_save_and_restore_by_a_file(typed, names, guest, pool, pages, tmp_path):
+    file = tmp_path / "mine.tmem"
+    status, out, err = typed("ctl", names[0], "tmem-save", "mine", str(file))
+    assert (status, err) == (0, "") and out.startswith(f"guest 'mine' is saved: {COUNT} pages were sent")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.tmem"]
+    pool.flush_object(1)
+    status, out, _ = typed("ctl", names[1], "tmem-restore", str(file), "--json")
+    restored = json.loads(out)
+    assert (status, restored["guest"], restored["persistent"]) == (0, "mine", COUNT)
+    status, out, err = typed("ctl", names[1], "tmem-restore", str(file))
+    assert (status, out) == (2, "") and "'mine' is here already" in err
+    with Guest.connect(names[1], "mine", "16KiB", resume=restored["token"]) as taken:
+        assert holds(Pool(taken.tmem, 0, persistent=True), pages)
+    assert not pool.get(1, 0), "the one that was saved runs on by itself"
+
+
+def test_save_and_restore_through_a_pipe(names, guest, pool, pages):
+    command = [sys.executable, "-m", "hypervisor.toolstack.cli", "ctl"]
+    with subprocess.Popen([*command, names[0], "tmem-save", "mine", "-"], cwd=ROOT, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as saving:
+        restored = subprocess.run([*command, names[1], "tmem-restore", "-", "--json"], cwd=ROOT, stdin=saving.stdout,
+                                  capture_output=True, timeout=DEADLINE_S, check=True)
+        assert b"is saved" in saving.stderr.read()
+    with Guest.connect(names[1], "mine", "16KiB", resume=json.loads(restored.stdout)["token"]) as taken:
+        assert holds(Pool(taken.tmem, 0, persistent=True), pages)
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (("tmem-save", "other", "f"), "no guest 'other' is attached; there are: mine"),
+    (("tmem-save", "mine", "f", "--mode", "fast"), "'fast' is no way to save; allowed: stop, live, track"),
+    (("tmem-save", "mine", "nowhere/f"), "nowhere/f: No such file or directory"),
+    (("tmem-restore", "nowhere"), "nowhere: No such file or directory"),
+    (("tmem-restore", "junk"), "the stream is damaged at byte 0"),
+    (("tmem-restore", "empty"), "the stream is damaged at byte 0: it is cut short"),
+    (("tmem-migrate", "mine", "nobody-serves-this"), "no cluster 'nobody-serves-this' is running"),
+    (("tmem-migrate", "mine"), "Missing argument"),
+])
+def test_what_goes_wrong_is_one_line(typed, names, guest, pool, tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "junk").write_bytes(b"x" * 100)
+    (tmp_path / "empty").write_bytes(b"")
+    status, out, err = typed("ctl", names[0], *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert line in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "junk"]
+
+
+@pytest.mark.parametrize("damage", [1, 30, 5000, -1])
+def test_a_damaged_file_is_refused_with_the_place(names, guest, pool, tmp_path, damage):
+    file = tmp_path / "saved"
+    with file.open("wb") as out:
+        migrate.save(names[0], "mine", out)
+    data = bytearray(file.read_bytes())
+    data[damage] ^= 1
+    file.write_bytes(data)
+    with file.open("rb") as stream, pytest.raises(UsageProblem, match=r"damaged at byte \d+"):
+        migrate.restore(names[1], stream)
+    assert problems(names[1]) == []
+    with Guest.connect(names[1], "mine", "16KiB") as again:
+        again.ping()
+
+
+@pytest.mark.parametrize("until", ["some", "paused"])
+def test_a_toolstack_that_is_killed_moves_nothing(python_process, names, guest, pool, pages, until):
+    carrier = python_process(CARRIER, *names, until)
+    assert carrier.line() == "there"
+    carrier.kill()
+    assert holds(pool, pages), "served again"
+    assert migrate.migrate(names[0], "mine", names[1])["pages"] == COUNT
+    assert holds(pool, pages)
+    assert problems(names[0]) + problems(names[1]) == []
+
+
+@CHILDREN
+@pytest.mark.parametrize("until", ["some", "paused"])
+def test_a_target_that_is_killed_leaves_the_guest_where_it_is(
+        python_process, clusters, names, guest, pool, pages, until):
+    carrier = python_process(CARRIER, *names, until)
+    assert carrier.line() == "there"
+    clusters[1].kill()
+    carrier.kill()
+    with pytest.raises(UsageProblem, match="is running"):
+        migrate.migrate(names[0], "mine", names[1])
+    assert holds(pool, pages)
+    assert problems(names[0]) == []
+
+
+@CHILDREN
+@pytest.mark.parametrize("until", ["some", "paused"])
+def test_a_source_that_is_killed_leaves_nothing_there(python_process, clusters, names, guest, pool, until):
+    carrier = python_process(CARRIER, *names, until)
+    assert carrier.line() == "there"
+    clusters[0].kill()
+    with pytest.raises(HypervisorGone):
+        pool.get(1, 0)
+    carrier.kill()
+    with Guest.connect(names[1], "mine", "16KiB") as again:
+        again.ping()
+    assert problems(names[1]) == []
+
+
+def test_a_guest_killed_on_the_way_leaves_nothing(python_process, names):
+    """Its number, pools and frames go at the source; what had come to the target goes with the connection."""
+    victim = python_process("""
+import sys, time
+import numpy as np
+from guests import Guest
+with Guest.connect(sys.argv[1], "mine", "16KiB", "4MiB") as guest:
+    guest.tmem.new_pool(persistent=True).put_many(1, range(200), np.ones((200, 4096), np.uint8))
+    print("there", flush=True)
+    time.sleep(60)
+""", names[0])
+    assert victim.line() == "there"
+    carrier = python_process(CARRIER, *names, "some")
+    assert carrier.line() == "there"
+    victim.kill()
+    deadline = monotonic() + DEADLINE_S
+    while call(names[0], {"call": "list"})["guests"]:        # its death is an event as any: soon, and not at once
+        assert monotonic() < deadline
+    carrier.kill()
+    with Guest.connect(names[1], "mine", "16KiB") as again:
+        again.ping()
+    assert problems(names[0]) + problems(names[1]) == []
+
+
+def test_a_target_that_hangs_is_given_up(names, guest, pool, pages, monkeypatch):
+    """The source goes on as soon as the connection is closed, not only after the longest pause."""
+    asked = migrate.Session.ask
+
+    def hanging(self, order, **more):
+        if order == "tmem-restore-commit":
+            raise HypervisorGone("nothing comes through the door")
+        return asked(self, order, **more)
+
+    monkeypatch.setattr(migrate.Session, "ask", hanging)
+    with pytest.raises(HypervisorGone):
+        migrate.migrate(names[0], "mine", names[1])
+    assert holds(pool, pages)
