@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Oid = int | Sequence[int]
 ENDING = (int(Status.ENODEV), int(Status.EIO))       # answers that end a batch
+# An attribute of an enum costs half a microsecond.
+_OK, _PUT, _GET = int(Status.OK), Op.PUT_PAGE, Op.GET_PAGE
+_INTEGER = (int, np.integer)
+_SLOTS = np.arange(MULTICALL_LIMIT, dtype=np.uint64) << np.uint64(32)
 
 
 class Pool:
@@ -46,7 +50,7 @@ class Pool:
             raise ValueError(f"a page is {PAGE_SIZE} bytes, not {len(page)}")
         words, index = _words(oid), _index(index)
         self.client.transfer.first[:] = memoryview(page)     # type: ignore[arg-type]  # an array has a buffer
-        return self._stored(self.client.call(Op.PUT_PAGE, self.number, *words, index))
+        return self._stored(self.client.call(_PUT, self.number, *words, index))
 
     def new_page(self, oid: Oid, index: int) -> bool:
         """Store a page of zeros; False when refused, as `put`."""
@@ -54,8 +58,8 @@ class Pool:
 
     def get(self, oid: Oid, index: int) -> bytes | None:
         """Return the page last put under the handle, or None."""
-        reply = self.client.call(Op.GET_PAGE, self.number, *_words(oid), _index(index))
-        return bytes(self.client.transfer.first) if self._checked(reply) == Status.OK else None
+        reply = self.client.call(_GET, self.number, *_words(oid), _index(index))
+        return bytes(self.client.transfer.first) if self._checked(reply) == _OK else None
 
     def read(self, oid: Oid, index: int, offset: int, length: int) -> bytes | None:
         """Return `length` bytes of the page from `offset` on, or None; a get otherwise, of the whole page."""
@@ -85,7 +89,7 @@ class Pool:
             raise TmemRefused(f"pool {self.number} cannot be destroyed while its guest is being migrated; try again")
 
     def _stored(self, reply: Reply) -> bool:
-        if self._checked(reply) == Status.OK:
+        if self._checked(reply) == _OK:
             return True
         self.refusal = Refusal(reply.value)
         return False
@@ -109,46 +113,57 @@ class Pool:
         words, numbers = _handles(oids, indexes)
         if pages.shape != (len(numbers), PAGE_SIZE):
             raise ValueError(f"{len(numbers)} pages are an array of {(len(numbers), PAGE_SIZE)}, not {pages.shape}")
-        stored, self.refusals = np.zeros(len(numbers), bool), np.zeros(len(numbers), np.uint32)
+        stored, self.refusals = np.ones(len(numbers), bool), np.zeros(len(numbers), np.uint32)
         for part in _parts(len(numbers)):
             self.client.transfer.pages[:part.stop - part.start] = pages[part]
-            entries = self._multicall(Op.PUT_PAGE, words[part], numbers[part])
-            stored[part] = entries["status"] == Status.OK
-            self.refusals[part] = entries["reason"]
-        if not stored.all():
-            self.refusal = Refusal(int(self.refusals[~stored][-1]))
+            answered = self._multicall(_PUT, words, numbers, part)
+            if answered is not None:
+                stored[part] = answered["status"] == _OK
+                self.refusals[part] = answered["reason"]
+                if not stored[part].all():
+                    self.refusal = Refusal(int(self.refusals[part][~stored[part]][-1]))
         return stored
 
     def get_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which handles hit (bool) and the pages (n, 4096); rows of misses are zero."""
         words, numbers = _handles(oids, indexes)
-        hits, pages = np.zeros(len(numbers), bool), np.empty((len(numbers), PAGE_SIZE), np.uint8)
+        hits, pages = np.ones(len(numbers), bool), np.empty((len(numbers), PAGE_SIZE), np.uint8)
         for part in _parts(len(numbers)):
-            hits[part] = self._multicall(Op.GET_PAGE, words[part], numbers[part])["status"] == Status.OK
+            answered = self._multicall(_GET, words, numbers, part)
             pages[part] = self.client.transfer.pages[:part.stop - part.start]
-        pages[~hits] = 0
+            if answered is not None:
+                hits[part] = answered["status"] == _OK
+                pages[part][~hits[part]] = 0
         return hits, pages
 
     def flush_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> None:
         """Make sure that the next get of each handle misses."""
         words, numbers = _handles(oids, indexes)
         for part in _parts(len(numbers)):
-            self._multicall(Op.FLUSH_PAGE, words[part], numbers[part])
+            self._multicall(Op.FLUSH_PAGE, words, numbers, part)
 
-    def _multicall(self, op: Op, words: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Have one operation carried out on handles; return the answered entries, which the next call overwrites."""
-        entries = self.client.transfer.entries[:len(numbers)]
-        entries["op"], entries["pool"], entries["oid"], entries["index"] = op, self.number, words, numbers
-        entries["slot"], entries["reason"] = np.arange(len(numbers)), Refusal.NONE
-        answered = self.client.multicall(len(numbers))
-        for status in ENDING:
-            if (answered["status"] == status).any():
-                self._check(status)
+    def _multicall(self, op: Op, words: np.ndarray, numbers: np.ndarray, part: slice) -> np.ndarray | None:
+        """Have one operation carried out on a part of handles; return the answered entries, or None: all are OK.
+
+        The next call overwrites them.  What the hypervisor alone writes, or other operations look at, stays as it is.
+        """
+        count = part.stop - part.start
+        entries = self.client.transfer.words[:count]             # the first five of each: see ENTRY
+        entries[:, 0] = op | self.number << 32
+        entries[:, 1:4] = words if len(words) == 1 else words[part]
+        np.bitwise_or(numbers[part], _SLOTS[:count], out=entries[:, 4])
+        answered = self.client.multicall(count)
+        if answered is not None:
+            for status in ENDING:
+                if (answered["status"] == status).any():
+                    self._check(status)
         return answered
 
 
 def _words(oid: Oid) -> tuple[int, int, int]:
-    words = (int(oid), 0, 0) if isinstance(oid, int | np.integer) else tuple(int(word) for word in oid)
+    if type(oid) is int and 0 <= oid <= U64:
+        return oid, 0, 0
+    words = (int(oid), 0, 0) if isinstance(oid, _INTEGER) else tuple(int(word) for word in oid)
     if len(words) != 3 or not all(0 <= word <= U64 for word in words):
         raise ValueError(f"object id {oid!r}: use one number from 0 to 2^64 - 1, or three")
     return words
@@ -166,17 +181,18 @@ def _check_part(offset: int, length: int) -> None:
 
 
 def _handles(oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.asarray(indexes, dtype=np.int64).reshape(-1)
-    if len(numbers) and (numbers.min() < 0 or numbers.max() > U32):
+    """Return object ids (n, 3), or (1, 3) where all have the same, and indexes (n,), both uint64."""
+    numbers = np.asarray(indexes, dtype=np.int64).reshape(-1).view(np.uint64)    # below 0: far beyond U32
+    if len(numbers) and numbers.max() > U32:
         raise ValueError("indexes: use 0 to 2^32 - 1")
-    one = isinstance(oids, int | np.integer) or np.ndim(oids) == 1
+    one = isinstance(oids, _INTEGER) or np.ndim(oids) == 1
     words = np.array([_words(oids)], np.uint64) if one else np.asarray(oids, np.uint64)  # type: ignore[arg-type]
-    if one:
-        words = np.broadcast_to(words, (len(numbers), 3))
-    if words.shape != (len(numbers), 3):
+    if not one and words.shape != (len(numbers), 3):
         raise ValueError(f"object ids: use one, or an array of {(len(numbers), 3)}, not {words.shape}")
-    return words, numbers.astype(np.uint64)
+    return words, numbers
 
 
 def _parts(count: int) -> list[slice]:
+    if 0 < count <= MULTICALL_LIMIT:
+        return [slice(0, count)]
     return [slice(at, min(at + MULTICALL_LIMIT, count)) for at in range(0, count, MULTICALL_LIMIT)]

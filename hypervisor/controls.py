@@ -53,12 +53,16 @@ class Controls:
         """Return the number of the guest that is named, or EVERYBODY; each has a client then."""
         if message.get("all") is True:
             for number in sorted(self.machine.domains):
-                self.machine.store.clients.get(number)
+                if self.machine.domains[number].moved is None:
+                    self.machine.store.clients.get(number)
             return EVERYBODY
         name = message.get("guest")
         domain = next((domain for domain in self.machine.domains.values() if domain.name == name), None)
         if domain is None:
             raise UsageProblem(f"no guest {brief(name)} is attached; {self._who_there_is()}")
+        if domain.moved is not None:
+            raise UsageProblem(f"the tmem of guest {brief(name)} is in cluster {domain.moved['cluster']!r} now: give "
+                               f"the order there")
         return self.machine.store.clients.get(domain.number).number
 
     def _who_there_is(self) -> str:

@@ -19,6 +19,7 @@ import posix_ipc
 
 from hypervisor.domains import Domain, make_domain
 from hypervisor.migration import Migration, Waiting
+from hypervisor.tmem.control import EVERYBODY
 from shm import door
 from shm.abi import ABI_VERSION, MAX_GUEST_PAGES, MAX_GUESTS
 from shm.errors import HypervisorGone, UsageProblem
@@ -113,7 +114,7 @@ class Gate:
         except (OSError, posix_ipc.Error) as error:          # it died while it asked, no descriptors left, ...
             raise UsageProblem(f"guest {name!r} cannot be attached: {error}") from error
         if waiting is None:
-            self._guests += 1
+            self.new_number()
         else:
             self.migration.adopted(waiting)
         self.migration.hang_up(link)                         # what it had begun before it became a guest's
@@ -133,9 +134,10 @@ class Gate:
         return next((domain for domain in self.domains.values() if domain.link is link), None)
 
     def new_number(self) -> int:
-        """Return a number for a guest that comes without a process (`Migration`)."""
-        self._guests += 1
-        return self._guests - 1
+        """Return the number of a guest that comes; it is nobody else's ever, nor EVERYBODY."""
+        number, self._guests = self._guests, self._guests + 1
+        self._guests += self._guests == EVERYBODY
+        return number
 
     def _checked(self, message: dict[str, Any], waiting: Waiting | None) -> tuple[str, int, int, int]:
         if message.get("abi") != ABI_VERSION:

@@ -37,7 +37,7 @@ from hypervisor.tmem.shelf import Rules
 from hypervisor.tmem.storage import Storage
 from hypervisor.tmem.store import Store
 from shm import door, names
-from shm.abi import PAGE_SIZE, Refusal
+from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, Refusal
 from shm.arena import SharedObject
 from shm.channel import HaltPoll
 from shm.counters import HostCount
@@ -47,6 +47,7 @@ TICK_S = 0.1                 # the kernel's count is sampled so often
 COMPACT_PAGES = 64           # stored pages moved together each time
 AUDIT_S = 1.0                # ... and held against the ledger so often
 XEN_QUIRKS = "xen-4.2"
+WRITE_BACK_PAGES = 1024      # persistent pages written to the swap disk together, at most, for a put
 SURE_PAGES = 512             # frames that persistent pages leave to each guest's memory, where there is a swap disk
 
 
@@ -129,19 +130,29 @@ class Machine:
     def _allowance(self, owner: int) -> tuple[int, Refusal]:
         """Return how many persistent pages a guest may still put, and what keeps it from more.
 
-        RAM that it holds and these stay within its max_mem (T67), and all guests' persistent pages, which nobody can
-        take back, leave the frames that guests' memory must always find: all of it where there is no swap disk.  Where
-        they may be written back, the free part of that disk is theirs too.
+        RAM that it holds and these stay within its max_mem (T67), and all guests' together leave what `_room` says.
         """
         held = self.ledger.held.get(owner, 0) + self.store.pages_of(owner, persistent=True)
         domain = self.domains.get(owner)
         own = (domain.max_pages if domain is not None else self.migration.max_pages(owner)) - held
-        sure = sum(domain.pages if self.swap is None else min(domain.pages, SURE_PAGES)
-                   for domain in self.domains.values())
-        room = self.ledger.budget - sure - self.reclaim.low - self.store.persistent
-        if self.swap is not None and self.settings.write_back:
-            room = max(room, self.swap.free)
+        room = self._room() if own > 0 else 0
         return (own, Refusal.MAX_MEM) if own <= room else (room, Refusal.RESERVED)
+
+    def _room(self) -> int:
+        """Return how many persistent pages more memory holds beside what guests' memory must always find.
+
+        That is all of it where there is no swap disk.  Where persistent pages may be written back, the oldest are, as
+        far as they leave the slots that the rest of the guests' memory may need, and some for a guest that is yet to
+        come (T70): else disk and memory would both be full of them, and the next fault would find nothing.
+        """
+        pages = [domain.pages for domain in self.domains.values()]
+        sure = sum(pages) if self.swap is None else sum(min(each, SURE_PAGES) for each in pages)
+        room = self.ledger.budget - sure - self.reclaim.low - self.store.in_memory
+        if self.swap is not None and self.settings.write_back and room < MULTICALL_LIMIT:
+            kept = sum(pages) - sure + min(SURE_PAGES, self.swap.slots // 2)
+            slots = self.swap.slots - self.store.storage.swapped - kept
+            room += self.store.write_pages_back(min(slots, MULTICALL_LIMIT - room, WRITE_BACK_PAGES))
+        return room
 
     # guests come and go
 
@@ -180,6 +191,7 @@ class Machine:
         close_domain(domain)
         self.store.forget(domain.number)
         self.cmm2.forget(domain)
+        self.migration.bereave(domain)
         self.departed += domain.counts
         self._allow_polling()
         event = {"event": f"guest-{how}", "name": domain.name, "pid": domain.pid}

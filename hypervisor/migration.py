@@ -14,6 +14,7 @@ Rule 2: the source decides.  Until it is told `moved` it keeps every page, and a
         a toolstack that dies between the two words would leave the pages nowhere.
 Rule 3: a *waiting* guest has a number, a client and pages, and no process.  It is billed like any, and the guest that
         attaches with its token takes its number over.
+Rule 4: a guest that goes before it has followed its tmem will never come for it: its old hypervisor says so there.
 
 One writer, the event loop.
 """
@@ -21,6 +22,7 @@ One writer, the event loop.
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -29,6 +31,7 @@ from hypervisor.domains import Domain
 from hypervisor.tmem.restoring import Restoring
 from hypervisor.tmem.saving import Mode, Saving, saveable
 from hypervisor.tmem.stream import TOKEN_DIGITS, ClientFacts, Reader
+from shm import door
 from shm.door import MESSAGE_LIMIT
 from shm.errors import UsageProblem
 from shm.names import checked_cluster
@@ -199,6 +202,17 @@ class Migration:
         leaving.saving.end()                                 # nobody notes how all of it goes
         self.machine.store.forget(leaving.domain.number)
 
+    def bereave(self, domain: Domain) -> None:
+        """Have what a guest that is gone left unclaimed in another cluster dropped there (Rule 4).
+
+        Nothing is waited for: who cannot be told now, keeps it until its operator destroys it.  Where the guest has
+        come, its token opens nothing any more.
+        """
+        if domain.moved is None:
+            return
+        with suppress(UsageProblem, OSError), door.connect(domain.moved["cluster"], timeout=0) as link:
+            door.send(link, {"call": "tmem-restore-drop", "token": domain.moved["token"]})
+
     def moved(self, _: socket.socket, message: Message) -> Message:
         """Tell the guest with the objects named `stem` where its tmem is."""
         domain = next((domain for domain in self.machine.domains.values() if domain.stem == message.get("stem")), None)
@@ -217,7 +231,9 @@ class Migration:
 
     def _admit(self, facts: ClientFacts) -> int:
         if self.knows(facts.name):
-            raise UsageProblem(f"a guest named {facts.name!r} is here already")
+            waits = any(waiting.committed and waiting.name == facts.name for waiting in self.waiting.values())
+            raise UsageProblem(f"a guest named {facts.name!r} is here already"
+                               + (", and waits to be taken up; tmem-destroy drops it" if waits else ""))
         number = self.machine.gate.new_number()
         self.waiting[number] = Waiting(number, facts.name, facts.max_pages, facts.token)
         return number

@@ -54,7 +54,7 @@ class Reclaim:
             return True
         if owner != HEAP:
             self.domains[owner].counts[HostCount.DIRECT_RECLAIMS] += 1
-        self.free_up(frames - self.ledger.free + min(self.low, frames))
+        self.free_up(frames - self.ledger.free + min(self.low, frames), insist=owner != HEAP)
         return self.ledger.reserve(owner, frames)
 
     def background(self) -> None:
@@ -65,12 +65,15 @@ class Reclaim:
         if not self.free_up(min(BACKGROUND_BATCH, HIGH_FACTOR * self.low - self.ledger.free)):
             self._fruitless_until = monotonic() + PAUSE_S
 
-    def free_up(self, wanted: int) -> int:
-        """Free `wanted` frames, or as many as can be had in a few plans; return how many."""
+    def free_up(self, wanted: int, insist: bool = True) -> int:
+        """Free `wanted` frames, or as many as can be had in a few plans; return how many.
+
+        `insist`: stored pages go until they free frames.  Not for the heap: a put may be refused, a guest's memory not.
+        """
         freed, before = 0, self._contention()
         for _ in range(PASSES):
             plan = self.policy(self.census(), wanted - freed)
-            freed += self.carry_out(plan)
+            freed += self.carry_out(plan, insist)
             if freed >= wanted or not plan.frames:
                 break
         self.contended = freed < wanted and self._contention() > before
@@ -106,7 +109,7 @@ class Reclaim:
             can_preserve=swap is not None and swap.free > 0, hand=self.hand, lasting=self.store.lasting,
         )
 
-    def carry_out(self, plan: Plan) -> int:
+    def carry_out(self, plan: Plan, insist: bool = True) -> int:
         """Do what `plan` says, as far as it still can be done; return the frames freed."""
         assert self.store is not None and self.heap is not None
         free = self.ledger.free
@@ -114,10 +117,10 @@ class Reclaim:
         for owner, pages in plan.evict:
             self.cmm2.evict(self.domains[owner], pages)
         if plan.ephemeral:
-            self.store.evict_frames(plan.ephemeral)
+            self.store.evict_frames(plan.ephemeral, insist)
             self.heap.trim(plan.ephemeral)
         if plan.write_back:
-            self.heap.trim(self.store.write_back(plan.write_back))
+            self.heap.trim(self.store.write_back(plan.write_back, insist))
         for owner, pages in plan.unreference:
             _unreference(self.domains[owner], pages)
         if plan.passed_ephemeral:

@@ -138,31 +138,35 @@ class Reply(NamedTuple):
     value: int
 
 
+_CALLS: dict[int, tuple[Op, tuple[int, ...]]] = {int(op): (op, limits) for op, limits in ARGUMENTS.items()}
+_NO_CALL: tuple[None, tuple[int, ...]] = None, ()
+
+
 def encode_request(seq: int, op: Op, *arguments: int) -> bytes:
-    return msgpack.packb((seq, int(op), *arguments))
+    return msgpack.packb((seq, op, *arguments))
 
 
 def encode_reply(seq: int, status: int, value: int = 0) -> bytes:
-    return msgpack.packb((seq, int(status), value))
+    return msgpack.packb((seq, status, value))
 
 
 def decode_request(message: bytes) -> Request:
     """Return the call that `message` holds; raise BadHypercall whatever else the bytes are."""
     try:
         seq, number, *arguments = msgpack.unpackb(message)
-        limits = ARGUMENTS.get(number)
+        op, limits = _CALLS.get(number, _NO_CALL)
     except Exception as error:  # hostile bytes end in one exception, whatever msgpack makes of them
         raise BadHypercall(f"not a hypercall: {message[:16]!r}") from error
     if type(seq) is not int or not 0 <= seq <= U32 or type(number) is not int:
         raise BadHypercall(f"bad header: {message[:16]!r}")
-    if limits is None:
+    if op is None:
         raise UnknownCall(f"no call has the number {number}")
     if len(arguments) != len(limits):
-        raise BadHypercall(f"{Op(number).name} takes {len(limits)} arguments, got {len(arguments)}")
-    for value, limit in zip(arguments, limits, strict=True):
+        raise BadHypercall(f"{op.name} takes {len(limits)} arguments, got {len(arguments)}")
+    for value, limit in zip(arguments, limits):  # noqa: B905  # as many, and `strict` costs
         if type(value) is not int or not 0 <= value <= limit:
-            raise BadHypercall(f"{Op(number).name}: {value!r} is not a number from 0 to {limit}")
-    return Request(seq, Op(number), tuple(arguments))
+            raise BadHypercall(f"{op.name}: {value!r} is not a number from 0 to {limit}")
+    return Request(seq, op, tuple(arguments))
 
 
 def sequence_of(message: bytes) -> int:

@@ -103,8 +103,10 @@ class GuestEnd:
         self.requests.send(message)
 
     def _receive(self, deadline: float) -> bytes:
-        receive, start = self.replies.receive, monotonic_ns()
-        stop = start + (self.halt.window if self.transfer.may_poll else 0)
+        receive, may_poll, start = self.replies.receive, self.transfer.may_poll, monotonic_ns()
+        stop = start + (self.halt.window if may_poll else 0)
+        if may_poll:
+            os.sched_yield()             # no answer is there yet: to find that out costs more than to give way first
         while True:
             try:
                 message = receive()[0]
@@ -114,7 +116,7 @@ class GuestEnd:
                     self._block(deadline)
                 else:
                     os.sched_yield()                 # the hypervisor may be waiting for this very core
-        if self.transfer.may_poll:
+        if may_poll:
             self.halt.settle(monotonic_ns() - start)
         return message
 

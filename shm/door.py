@@ -65,7 +65,17 @@ def peer(link: socket.socket) -> tuple[int, int]:
 
 def send(link: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    link.sendmsg([msgpack.packb(message)], ancillary)
+    link.sendmsg([_packed(message)], ancillary)
+
+
+def _packed(message: dict[str, Any]) -> bytes:
+    """Return the bytes of a message; UsageProblem for what no message can say."""
+    try:
+        return msgpack.packb(message)
+    except OverflowError as error:
+        raise UsageProblem("a number is too large: 64 bits are the most that can be sent") from error
+    except UnicodeEncodeError as error:
+        raise UsageProblem(f"{error.object!r:.80} is not UTF-8 text, so it names nothing here") from error
 
 
 def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -25,6 +25,7 @@ class Transfer:
         self.header = buffer[:64].view("<u4")
         self.gfns = buffer[_GFNS_AT:_ENTRIES_AT].view("<i8")
         self.entries = buffer[_ENTRIES_AT:_ENTRIES_AT + MULTICALL_LIMIT * ENTRY.itemsize].view(ENTRY)
+        self.words = self.entries.view("<u8").reshape(MULTICALL_LIMIT, -1)       # the same, as numbers
         self.pages = buffer[_PAGES_AT:_PAGES_AT + MULTICALL_LIMIT * PAGE_SIZE].reshape(MULTICALL_LIMIT, PAGE_SIZE)
         self._header = self.header.data
         self.first = self.pages[0].data

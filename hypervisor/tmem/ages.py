@@ -8,7 +8,11 @@ Each page has an owner, whose oldest pages are found in the same queue: from a m
 none, so that all searches together step over an entry once an owner.
 """
 
+from typing import Any
+
 import numpy as np
+
+from hypervisor.tmem.numbers import longer
 
 _FIRST = 1024
 
@@ -28,16 +32,21 @@ class Ages:
         self._head = self._tail = 0
         self._from: dict[tuple[int, bool], int] = {}         # owner, others -> where the search for the oldest begins
 
+        self._view()
+
+    def _view(self) -> None:
+        self._words: tuple[memoryview[Any], ...] = (
+            self.stamps.data, self.owners.data, self._ids.data, self._given.data)
+
     @property
     def nbytes(self) -> int:
         return self.stamps.nbytes + self.owners.nbytes + self._ids.nbytes + self._given.nbytes
 
     def cover(self, capacity: int) -> None:
         """Make room for ids below `capacity`."""
-        more = capacity - len(self.stamps)
-        if more > 0:
-            self.stamps = np.concatenate((self.stamps, np.zeros(more, np.uint64)))
-            self.owners = np.concatenate((self.owners, np.zeros(more, np.uint32)))
+        if capacity > len(self.stamps):
+            self.stamps, self.owners = longer(self.stamps, capacity), longer(self.owners, capacity)
+            self._view()
 
     def join(self, ids: np.ndarray, owner: int) -> None:
         """Add `ids` of one owner, none of which is in the queue, at the young end, in their order."""
@@ -54,25 +63,29 @@ class Ages:
     def join_one(self, number: int, owner: int) -> None:
         self._make_room(1)
         self._clock += 1
-        self._ids[self._tail], self._given[self._tail] = number, self._clock
+        stamps, owners, ids, given = self._words
+        ids[self._tail], given[self._tail] = number, self._clock
         self._tail += 1
-        self.stamps[number] = self._clock
-        self.owners[number] = owner
+        stamps[number] = self._clock
+        owners[number] = owner
         self.count += 1
 
     def leave(self, ids: np.ndarray) -> None:
         """Take those of `ids` that are in the queue out of it."""
         stamps = self.stamps[ids]
-        self.aged -= int(np.count_nonzero((stamps > 0) & (stamps <= self._mark)))
-        self.count -= int(np.count_nonzero(stamps))
+        there = int(np.count_nonzero(stamps))
+        if self.aged:
+            self.aged -= int(np.count_nonzero(stamps <= self._mark)) - (len(ids) - there)
+        self.count -= there
         self.stamps[ids] = 0
 
     def leave_one(self, number: int) -> None:
-        stamp = int(self.stamps[number])
+        stamps = self._words[0]
+        stamp = stamps[number]
         if stamp:
             self.aged -= stamp <= self._mark
             self.count -= 1
-            self.stamps[number] = 0
+            stamps[number] = 0
 
     def refresh(self, ids: np.ndarray) -> None:
         """Make `ids` of one owner, all in the queue, the youngest (T57)."""
@@ -139,9 +152,9 @@ class Ages:
             return
         live = self._head + np.flatnonzero(self._live(self._head, self._tail))
         size = max(_FIRST, 2 * (len(live) + count))
-        ids, given = np.zeros(size, np.uint32), np.zeros(size, np.uint64)
-        ids[:len(live)], given[:len(live)] = self._ids[live], self._given[live]
-        self._ids, self._given, self._head, self._tail = ids, given, 0, len(live)
+        self._ids, self._given = longer(self._ids[live], size), longer(self._given[live], size)
+        self._head, self._tail = 0, len(live)
+        self._view()
         self._from.clear()
 
     def audit(self) -> list[str]:

@@ -14,6 +14,10 @@ from hypervisor.tmem.shelf import Shelf
 from hypervisor.tmem.singles import Singles
 from shm.abi import Refusal, Status
 
+_OK = int(Status.OK)
+_PT, _GT, _GS = int(PoolCount.PT), int(PoolCount.GT), int(PoolCount.GS)
+_GE, _GP = int(ClientCount.GE), int(ClientCount.GP)
+
 
 class Batches:
     """Operations on many pages of a shelf."""
@@ -31,9 +35,9 @@ class Batches:
         if pool is None:
             return np.full(len(oids), Status.ENODEV, np.int32)
         client = shelf.clients.get(pool.owner)
-        statuses = np.full(len(oids), Status.OK, np.int32)
+        statuses = np.ones(len(oids), np.int32)              # OK
         found = shelf.catalogue.find_many(pool.serial, oids, indexes)
-        if (found == NONE).all():
+        if np.count_nonzero(found == NONE) == len(found):
             return self._put_new(owner, number, pool, client, oids, indexes, pages, statuses)
         known = np.flatnonzero(found != NONE)
         if len(known) < len(found) or not self._replace_all(client, found, pages):
@@ -54,7 +58,7 @@ class Batches:
         allowed, _ = self.shelf.room(pool, client, len(oids))
         places = self.shelf.storage.write_many(client.form, pool.owner, pages[:allowed], pool.persistent)
         stored = len(places)
-        pool.counts[PoolCount.PT] += stored
+        pool.counts.data[_PT] += stored
         if stored:
             published = self.shelf.publish_many(pool, client, oids[:stored], indexes[:stored], places)
             self._touch(owner, pool, client, published)
@@ -96,14 +100,15 @@ class Batches:
         if pool is None or not pool.pages:
             return np.full(len(oids), Status.ENODEV if pool is None else Status.EEMPTY, np.int32)
         found = shelf.catalogue.find_many(pool.serial, oids, indexes)
-        hits = np.flatnonzero(found != NONE)
+        hits = (found != NONE).nonzero()[0]
         pages = found if len(hits) == len(oids) else found[hits]
-        statuses = np.full(len(oids), Status.NO, np.int32)
+        statuses = np.zeros(len(oids), np.int32)             # NO
         if len(hits):
             shelf.storage.read_many(shelf.catalogue.places[pages], out, slots if pages is found else slots[hits])
-            statuses[hits] = Status.OK
-        pool.counts[PoolCount.GT] += self._take(owner, pool, pages, hits, statuses)
-        pool.counts[PoolCount.GS] += len(hits)
+            statuses[hits] = _OK
+        counts = pool.counts.data
+        counts[_GT] += self._take(owner, pool, pages, hits, statuses)
+        counts[_GS] += len(hits)
         return statuses
 
     def _take(self, owner: int, pool: Pool, pages: np.ndarray, hits: np.ndarray, statuses: np.ndarray) -> int:
@@ -111,7 +116,7 @@ class Batches:
         if not len(hits):
             return len(statuses)
         shelf = self.shelf
-        shelf.clients.get(pool.owner).counts[ClientCount.GP if pool.persistent else ClientCount.GE] += len(hits)
+        shelf.clients.get(pool.owner).counts.data[_GP if pool.persistent else _GE] += len(hits)
         if pool.shared:
             shelf.catalogue.touch_many(pages, owner)
             if not pool.persistent:

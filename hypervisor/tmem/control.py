@@ -59,7 +59,7 @@ class Control:
         store.shelf.requester = None                         # nobody's put asks: the oldest of all go
         store.counts[StoreCount.RA] += 1
         before, free = store.evictions, store.heap.ledger.free
-        store.evict_frames(wanted - store.heap.spare)
+        store.evict_frames(wanted - store.heap.spare, insist=True)
         store.heap.trim(max(0, wanted - (store.heap.ledger.free - free)))
         freed = store.heap.ledger.free - free                # evicting emptied slabs, which go back at once
         store.counts[StoreCount.RT] += freed

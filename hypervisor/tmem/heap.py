@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hypervisor.ledger import HEAP, Ledger
+from hypervisor.tmem.numbers import are_rising
 from shm.abi import PAGE_SIZE
 from shm.arena import SharedObject, runs
 
@@ -49,7 +50,10 @@ class Heap:
         return len(self._holes) + RUN * len(self._hole_runs)
 
     def take(self, count: int) -> list[int]:
-        """Return up to `count` frames to write to, fewer when there is no room for more."""
+        """Return up to `count` frames to write to, fewer when there is no room for more.
+
+        What was given back together comes back together, in the same order.
+        """
         taken = self._pop(count)
         # Spare frames first, then new ones, piece by piece: making room may trim what is spare, and may find less than
         # was asked for.
@@ -59,7 +63,9 @@ class Heap:
 
     def _pop(self, count: int) -> list[int]:
         self._break_spare(count)
-        frames = [self._spare.pop() for _ in range(min(count, len(self._spare)))]
+        kept = max(0, len(self._spare) - count)
+        frames = self._spare[kept:]
+        del self._spare[kept:]
         self.in_use += len(frames)
         return frames
 
@@ -182,8 +188,8 @@ class Heap:
     def gather(self, frames: np.ndarray, out: np.ndarray, slots: np.ndarray) -> None:
         """Copy `frames` to rows `slots` of `out`: in one pass where the slots are neighbours."""
         first, count = int(slots[0]) if len(slots) else 0, len(slots)
-        if count and (slots[1:] - slots[:-1] == 1).all():
-            np.take(self.pages, frames, axis=0, out=out[first:first + count], mode="clip")
+        if count and int(slots[-1]) - first == count - 1 and are_rising(slots):
+            self.pages.take(frames, 0, out[first:first + count], "clip")
         else:
             out[slots] = self.pages[frames]
 

@@ -4,8 +4,10 @@
     slot_of  uint32, by id: where it stands in the table
     table    uint32, id or EMPTY or DELETED, at most two thirds full, deleted ones included: 8 bytes an id or so
 
-Ids are dense and reused, so that callers keep what they know of an id in arrays of the same length: `grown` tells them
-to lengthen these.  Multipliers of the hash are drawn at random, so that a guest cannot choose keys that collide.
+Ids are dense and reused (`numbers`), so that callers keep what they know of an id in arrays of the same length, and
+lengthen these when `capacity` has grown.  Ids begin at `first`.  Multipliers of the hash are drawn at random, so that a
+guest cannot choose keys that collide.
+
 Every call has a scalar and a bulk form with the same meaning; bulk keys must be all different.
 """
 
@@ -14,31 +16,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hypervisor.tmem.numbers import Numbers, longer
 from shm.errors import BrokenInvariant
 
 EMPTY, DELETED = 0xFFFFFFFF, 0xFFFFFFFE
 NONE = -1
 _MASK64 = (1 << 64) - 1
-_FIRST_CAPACITY = 256
-_WINDOW, _FEW = 8, 4096      # slots a round, for up to so many keys at once
+_WINDOW, _FEW = 8, 4096      # slots a round, for up to so many keys at once; so many are placed at once
 
 
 class Index:
     """Ids of keys.  One writer, the event loop."""
 
-    def __init__(self, words: int) -> None:
+    def __init__(self, words: int, first: int = 0) -> None:
         self.words = words
         self._factors = [secrets.randbits(64) | 1 for _ in range(words)]
         self._vector = np.array(self._factors, np.uint64)
-        self._free = np.arange(_FIRST_CAPACITY, dtype=np.uint32)[::-1].copy()    # a stack of unused ids
-        self._free_count = _FIRST_CAPACITY
+        self._ids = Numbers(first)
         self._used_slots = 0                                                     # ids and DELETED in the table
-        self.keys = np.zeros((_FIRST_CAPACITY, words), np.uint64)
-        self.slot_of = np.zeros(_FIRST_CAPACITY, np.uint32)
-        self._set_table(np.full(4 * _FIRST_CAPACITY, EMPTY, np.uint32))
+        self.keys = np.zeros((self._ids.capacity, words), np.uint64)
+        self.slot_of = np.zeros(self._ids.capacity, np.uint32)
+        self._set_table(np.full(4 * self._ids.capacity, EMPTY, np.uint32))
 
     def __len__(self) -> int:
-        return len(self.keys) - self._free_count
+        return len(self._ids)
 
     @property
     def capacity(self) -> int:
@@ -46,26 +47,30 @@ class Index:
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.table.nbytes + self._free.nbytes + self.slot_of.nbytes
+        return self.keys.nbytes + self.table.nbytes + self._ids.nbytes + self.slot_of.nbytes
 
     def _set_table(self, table: np.ndarray) -> None:
         self.table = table
         self._slots = table.data
-        self._key_words = self.keys.reshape(-1).data
+        self.words_of, self._slot_words = self.keys.reshape(-1).data, self.slot_of.data
         self._shift = 64 - (len(table).bit_length() - 1)
+
+    def ids(self) -> np.ndarray:
+        """Return all ids in use (int64)."""
+        return self.table[self.table < DELETED].astype(np.int64)
 
     # scalar
 
     def _home(self, key: Sequence[int]) -> int:
-        mixed = 0
-        for word, factor in zip(key, self._factors, strict=True):
+        mixed, first = 0, self._factors[0]
+        for word, factor in zip(key, self._factors, strict=False):
             mixed ^= word * factor & _MASK64
-            mixed = (mixed >> 29 ^ mixed) * self._factors[0] & _MASK64
+            mixed = (mixed >> 29 ^ mixed) * first & _MASK64
         return mixed >> self._shift
 
     def find(self, key: Sequence[int]) -> int:
         """Return the id of `key`, or NONE."""
-        slots, words, width, mask = self._slots, self._key_words, self.words, len(self.table) - 1
+        slots, words, width, mask = self._slots, self.words_of, self.words, len(self.table) - 1
         at = self._home(key)
         while True:
             number = slots[at]
@@ -73,32 +78,33 @@ class Index:
                 return NONE
             if number != DELETED:
                 base = number * width
-                if words[base] == key[0] and all(words[base + i] == key[i] for i in range(1, width)):
+                if words[base] == key[0] and (width == 1 or tuple(words[base:base + width]) == tuple(key)):
                     return number
             at = at + 1 & mask
 
     def insert(self, key: Sequence[int]) -> int:
         """Add `key`, which must be new, and return its id."""
         self._make_room(1)
-        self._free_count -= 1
-        number = int(self._free[self._free_count])
-        self.keys[number] = key
+        number = self._ids.take_one()
+        base, words = number * self.words, self.words_of
+        for word in key:
+            words[base] = word
+            base += 1
         slots, mask, at = self._slots, len(self.table) - 1, self._home(key)
         while slots[at] < DELETED:
             at = at + 1 & mask
         self._used_slots += slots[at] == EMPTY
         slots[at] = number
-        self.slot_of[number] = at
+        self._slot_words[number] = at
         return number
 
     def remove(self, number: int) -> None:
         """Take the key of id `number` out; the id may be given again."""
-        slot = int(self.slot_of[number])
+        slot = self._slot_words[number]
         if self._slots[slot] != number:
             raise BrokenInvariant(f"index: id {number} is not in its slot")
         self._slots[slot] = DELETED
-        self._free[self._free_count] = number
-        self._free_count += 1
+        self._ids.give_one(number)
 
     # bulk
 
@@ -139,7 +145,7 @@ class Index:
 
     @staticmethod
     def _width(count: int) -> int:
-        """Return how many slots to look at in one round: more rounds cost more than more slots, unless keys are many."""
+        """Return how many slots to look at in one round: rounds cost more than slots, unless keys are many."""
         return _WINDOW if count <= _FEW else 1
 
     def _same(self, numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -150,11 +156,10 @@ class Index:
     def insert_many(self, keys: np.ndarray) -> np.ndarray:
         """Add `keys` (n, words), all new and all different; return their ids (int64)."""
         self._make_room(len(keys))
-        self._free_count -= len(keys)
-        numbers = self._free[self._free_count:self._free_count + len(keys)].copy()
+        numbers = self._ids.take(len(keys))
         self.keys[numbers] = keys
         self._place(numbers, self._homes(keys))
-        return numbers.astype(np.int64)
+        return numbers
 
     def _place(self, numbers: np.ndarray, at: np.ndarray) -> None:
         """Write ids into the first free slots from their homes on; of those that meet at one slot the last wins."""
@@ -181,33 +186,26 @@ class Index:
         if (self.table[slots] != numbers).any():
             raise BrokenInvariant("index: some ids are not in their slots")
         self.table[slots] = DELETED
-        self._free[self._free_count:self._free_count + len(numbers)] = numbers
-        self._free_count += len(numbers)
+        self._ids.give(numbers)
 
     # room
 
     def _make_room(self, count: int) -> None:
-        while self._free_count < count:
-            self._grow()
+        if self._ids.make_room(count):
+            self.keys = longer(self.keys, self._ids.capacity)
+            self.slot_of = longer(self.slot_of, self._ids.capacity)
+            self.words_of, self._slot_words = self.keys.reshape(-1).data, self.slot_of.data
         if (self._used_slots + count) * 3 > len(self.table) * 2:
-            self._rebuild()
+            self._rebuild(count)
 
-    def _grow(self) -> None:
-        old = self.capacity
-        fresh = np.arange(2 * old - 1, old - 1, -1, dtype=np.uint32)
-        self._free = np.concatenate((self._free[:self._free_count], fresh))
-        self._free_count = len(self._free)
-        self._free = np.concatenate((self._free, np.zeros(2 * old - self._free_count, np.uint32)))
-        self.keys = np.concatenate((self.keys, np.zeros_like(self.keys)))
-        self.slot_of = np.concatenate((self.slot_of, np.zeros_like(self.slot_of)))
-        self._key_words = self.keys.reshape(-1).data
-
-    def _rebuild(self) -> None:
-        """Drop the DELETED marks, and lengthen the table when ids alone would fill half of it."""
+    def _rebuild(self, count: int) -> None:
+        """Drop the DELETED marks, and lengthen the table when ids, with `count` new ones, would fill half of it."""
         live = self.table[self.table < DELETED]
         size = len(self.table)
-        while 2 * max(len(live), self.capacity) > size:
+        while 2 * (len(live) + count) > size:
             size *= 2
         self._used_slots = 0
         self._set_table(np.full(size, EMPTY, np.uint32))
-        self._place(live, self._homes(self.keys[live]))
+        for first in range(0, len(live), _FEW):
+            part = live[first:first + _FEW]
+            self._place(part, self._homes(self.keys[part]))

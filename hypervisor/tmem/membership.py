@@ -10,7 +10,7 @@ import numpy as np
 from hypervisor.tmem.clients import MAX_AUTHORISED
 from hypervisor.tmem.pools import MAX_SHARED, NO_UUID, PRIVATE, Pool, Uuid, flags_status
 from hypervisor.tmem.shelf import Shelf, StoreCount
-from shm.abi import PoolFlag, Status
+from shm.abi import MAX_POOLS, PoolFlag, Status
 
 
 class Membership:
@@ -48,8 +48,11 @@ class Membership:
 
     def restore_pool(self, owner: int, number: int, flags: int) -> bool:
         """Make a private pool at a given number for a guest that is being restored; say whether it could be."""
-        if flags_status(flags) != Status.OK or self.shelf.pools.get(owner, number) is not None or number < 0:
+        if not 0 <= number < MAX_POOLS or flags_status(flags) != Status.OK:
             return False
+        if self.shelf.pools.get(owner, number) is not None:
+            return False
+        self.shelf.clients.get(owner)
         self.shelf.pools.create(owner, number, bool(flags & PoolFlag.PERSIST))
         return True
 
@@ -75,13 +78,13 @@ class Membership:
         if pool is None:
             return Status.NO
         client = self.shelf.clients.get(owner)
-        if client.changed is not None:
-            if not self.shelf.rules.quirks:
-                return Status.EBUSY
+        if client.changed is not None and not self.shelf.rules.quirks:
+            return Status.EBUSY
+        if client.changed is not None and not pool.shared:
             self.shelf.pools.leave(pool, owner)
             self._leaked.setdefault(owner, []).append(pool)
-            return Status.OK
-        self.leave(pool, owner)
+        else:
+            self.leave(pool, owner)
         return Status.OK
 
     def leave(self, pool: Pool, guest: int) -> None:
@@ -103,7 +106,10 @@ class Membership:
         shelf.counts[StoreCount.FP] += 1
 
     def forget(self, guest: int) -> None:
-        """Drop all of a guest that left or died: pools, memberships, client (T83)."""
+        """Drop all of a guest that left or died: pools, memberships, client (T83); a save under way hears no more."""
+        client = self.shelf.clients.known(guest)
+        if client is not None:
+            client.changed = None
         for pool in self.shelf.pools.of(guest):
             self.leave(pool, guest)
         for pool in self._leaked.pop(guest, []):
@@ -111,6 +117,7 @@ class Membership:
             self.shelf.pools.remove(pool)
         self.shelf.clients.forget(guest, self.shelf.rules.quirks)
         self.shelf.catalogue.ages.forget(guest)
+        self.shelf.catalogue.forget_empty()
         self.shelf.storage.forget(guest)
         if self.shelf.requester == guest:
             self.shelf.requester = None

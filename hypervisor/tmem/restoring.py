@@ -91,6 +91,8 @@ class Restoring:
         statuses = self.store.put_many(guest, record.pool, record.oids, record.indexes, record.content)
         if (statuses < 0).any():
             reason = Refusal(int(self.store.reasons[statuses < 0][0]))
+            if reason == Refusal.FROZEN:
+                raise UsageProblem("all guests are frozen here; thaw them first: tmem-thaw --all")
             raise UsageProblem(f"its pages have no room here: {reason.name} after {self.pages} pages")
         self.pages += len(statuses)
 

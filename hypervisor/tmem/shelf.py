@@ -26,6 +26,7 @@ from shm.abi import Refusal, Status
 
 NO_CAP = 0
 _EVICTION_ROUNDS = 8         # frames are not freed by every eviction: how often to evict as many pages more
+_COMPACTED = 1024            # stored pages moved together, to empty slabs, by whoever must have frames
 
 
 class StoreCount(IntEnum):
@@ -247,19 +248,32 @@ class Shelf:
             self.counts[StoreCount.ET] += len(pages)
         return len(pages)
 
-    def evict_frames(self, frames: int) -> int:
+    def evict_frames(self, frames: int, insist: bool = False) -> int:
         """Evict until about `frames` frames more are spare in the heap; return how many pages went.
 
         A page in a slot of a slab frees a frame only with its neighbours, so it may take more pages than frames.
         """
-        aim, evicted = self._to_be_had() + frames, 0
-        for _ in range(_EVICTION_ROUNDS):
-            missing = aim - self._to_be_had()
-            went = self.evict(missing)
-            evicted += went
-            if missing <= 0 or not went:
+        return self._free(frames, self.evict, insist)
+
+    def _free(self, frames: int, give_up: Callable[[int], int], insist: bool) -> int:
+        """Have `give_up(count)` take pages out of memory until `frames` frames more are to be had; return how many.
+
+        All-zero pages, those that share a frame, and slots scattered over slabs free none.  `insist`: after a round
+        without a frame slabs are emptied into others, and twice as many go, until it is enough or nothing is left.
+        Never insist while a page is being stored: its slot may be in nobody's list yet, and must not be moved.
+        """
+        had = self._to_be_had()
+        aim, went, batch, rounds = had + frames, 0, 0, 0
+        while (missing := aim - had) > 0 and (insist or rounds < _EVICTION_ROUNDS):
+            batch, rounds = max(missing, batch), rounds + 1
+            gone = give_up(batch)
+            went += gone
+            if insist and self._to_be_had() == had:
+                self.compact(_COMPACTED)
+            batch, had = (2 * batch if insist and self._to_be_had() == had else 0), self._to_be_had()
+            if not gone:
                 break
-        return evicted
+        return went
 
     def _to_be_had(self) -> int:
         """Return the heap's free frames, and those that it has given back already."""
@@ -271,25 +285,26 @@ class Shelf:
         queue, swap = self.catalogue.lasting, self.storage.swap
         return 0 if queue is None or swap is None else min(queue.count, swap.free)
 
-    def write_back(self, frames: int) -> int:
+    def write_back(self, frames: int, insist: bool = False) -> int:
         """Write the oldest persistent pages to the swap disk (T70); return how many frames that made spare.
 
         A page that was written leaves the queue of those in memory; a get reads it from the disk and leaves it there.
         """
-        queue, before = self.catalogue.lasting, self._to_be_had()
-        if queue is None:
-            return 0
-        for _ in range(_EVICTION_ROUNDS):
-            pages = queue.oldest(frames - (self._to_be_had() - before))
-            if not len(pages):
-                break
-            places = self.catalogue.places[pages]
-            self.catalogue.places[pages] = moved = self.storage.write_back(places)
-            gone = (moved != places) | (places == self.storage.zero)
-            queue.leave(pages[gone])
-            if not gone.any():                               # no slot, or a disk that takes no more
-                break
+        before = self._to_be_had()
+        self._free(frames, self.write_pages_back, insist)
         return self._to_be_had() - before
+
+    def write_pages_back(self, count: int) -> int:
+        """Write up to `count` persistent pages back; return how many went: none where the disk takes no more."""
+        queue = self.catalogue.lasting
+        pages = queue.oldest(count) if queue is not None else np.zeros(0, np.int64)
+        if queue is None or not len(pages):
+            return 0
+        places = self.catalogue.places[pages]
+        self.catalogue.places[pages] = moved = self.storage.write_back(places)
+        gone = (moved != places) | (places == self.storage.zero)
+        queue.leave(pages[gone])
+        return int(np.count_nonzero(gone))
 
     def compact(self, limit: int) -> int:
         """Move up to `limit` pages out of sparse slabs, so that slabs get empty; return how many were moved."""

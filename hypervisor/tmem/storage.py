@@ -43,6 +43,7 @@ from hypervisor.tmem.forms import (
     unpack,
 )
 from hypervisor.tmem.heap import Heap
+from hypervisor.tmem.numbers import among
 from hypervisor.tmem.slabs import PAYING, TAG_BYTES, Slabs
 from shm.abi import PAGE_SIZE
 from shm.errors import BrokenInvariant
@@ -50,6 +51,7 @@ from shm.errors import BrokenInvariant
 _BATCH = 256                 # pages written back at once
 _KINDS = {Form.LZ4: Kind.LZ4, Form.TZE: Kind.TZE}
 _LONGEST = {Form.LZ4: PAYING, Form.TZE: TZE_LONGEST}         # longer data: the page stays raw
+_PACKED = (int(Kind.LZ4), int(Kind.TZE))
 
 
 @dataclass
@@ -136,9 +138,9 @@ class Storage:
     def write_many(self, form: Form, group: int, pages: np.ndarray, persistent: bool) -> np.ndarray:
         """Store copies of `pages` (n, 4096); return the places (uint64) of a prefix, which ends where room does."""
         if form == Form.RAW:
-            frames = self.heap.take(len(pages))
+            frames = np.array(self.heap.take(len(pages)), np.int64)
             self.heap.pages[frames] = pages[:len(frames)]
-            return np.array(frames, np.uint64)
+            return frames.view(np.uint64)
         own = pages.copy()
         places = None if form == Form.DEDUP else self._write_packed(form, group, own)
         return self._write_each(form, group, own, persistent) if places is None else places
@@ -193,7 +195,7 @@ class Storage:
             out[:] = self.heap.pages[place]
             return
         kind = place >> KIND_SHIFT
-        if kind in (Kind.LZ4, Kind.TZE):
+        if kind in _PACKED:
             start = at_of(place) + TAG_BYTES
             unpack(kind, self.heap.pages.reshape(-1).data[start:start + length_of(place)], out.data)
         else:
@@ -205,10 +207,10 @@ class Storage:
             self.heap.gather(places.view(np.int64), out, slots)
             return
         kinds, ats = kinds_of(places), ats_of(places)
-        for kind in np.unique(kinds).tolist():
-            rows = np.flatnonzero(kinds == kind)
-            if kind in (Kind.LZ4, Kind.TZE):
-                self._read_packed(kind, places[rows], out, slots[rows])
+        for kind in among(kinds):
+            rows = (kinds == kind).nonzero()[0]
+            if kind in _PACKED:
+                self.slabs.read(kind, places[rows], out, slots[rows])
             elif kind == Kind.ZERO:
                 out[slots[rows]] = 0
             elif kind == Kind.SWAPPED:
@@ -218,20 +220,13 @@ class Storage:
                 frames = ats[rows] if kind == Kind.RAW else self.shared.frames[ats[rows]]
                 self.heap.gather(frames, out, slots[rows])
 
-    def _read_packed(self, kind: int, places: np.ndarray, out: np.ndarray, slots: np.ndarray) -> None:
-        memory, rows = self.heap.pages.reshape(-1).data, out.data.cast("B")
-        starts, tops = ats_of(places) + TAG_BYTES, slots * PAGE_SIZE
-        ends = starts + lengths_of(places)
-        for start, end, top in zip(starts.tolist(), ends.tolist(), tops.tolist(), strict=True):
-            unpack(kind, memory[start:end], rows[top:top + PAGE_SIZE])
-
     # free
 
     def free(self, place: int) -> None:
         """Let go of the data at `place`."""
         if place < RAW_LIMIT:
             self.heap.give([place])
-        elif place >> KIND_SHIFT in (Kind.LZ4, Kind.TZE):
+        elif place >> KIND_SHIFT in _PACKED:
             self.slabs.free_one(place)
         elif place != ZERO_PLACE:
             self.free_many(np.array([place], np.uint64))
@@ -242,7 +237,7 @@ class Storage:
             self.heap.give(places.tolist())
             return
         kinds = kinds_of(places)
-        for kind in np.unique(kinds).tolist():
+        for kind in among(kinds):
             self._free_kind(kind, places[kinds == kind])
 
     def _free_kind(self, kind: int, places: np.ndarray) -> None:

@@ -37,7 +37,7 @@ class Store:
         self.put_many, self.get_many = self.batches.put_many, self.batches.get_many
         self.flush_many = self.batches.flush_many
         self.evict, self.evict_frames, self.pages_of = shelf.evict, shelf.evict_frames, shelf.pages_of
-        self.write_back, self.compact = shelf.write_back, shelf.compact
+        self.write_back, self.write_pages_back, self.compact = shelf.write_back, shelf.write_pages_back, shelf.compact
 
     @property
     def ephemeral(self) -> int:
@@ -46,6 +46,12 @@ class Store:
     @property
     def persistent(self) -> int:
         return len(self.catalogue) - self.ephemeral
+
+    @property
+    def in_memory(self) -> int:
+        """Persistent pages that were not written back."""
+        queue = self.catalogue.lasting
+        return self.persistent if queue is None else queue.count
 
     @property
     def lasting(self) -> int:

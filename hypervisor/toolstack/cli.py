@@ -36,6 +36,8 @@ def main() -> int:
     _hold_standard_descriptors()
     try:
         status = app(prog_name="memcommons", standalone_mode=False)
+        if status == INTERRUPTED:                        # typer has made it an exit status, without a word
+            print("stopped by SIGINT", file=sys.stderr)
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)     # nobody reads; the interpreter flushes once more at its end

@@ -9,7 +9,9 @@ a reason to drop it.  A source that answers nothing leaves open what it did: the
 
 import json
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,7 +47,10 @@ class Session:
             raise HypervisorGone(f"the hypervisor of {self.cluster!r} is gone: {error}") from error
 
     def hear(self) -> dict[str, Any]:
-        answer, _ = door.receive(self.link)
+        try:
+            answer, _ = door.receive(self.link)
+        except HypervisorGone as error:
+            raise HypervisorGone(f"cluster {self.cluster!r}: {error}") from error
         if "error" in answer:
             raise UsageProblem(f"cluster {self.cluster!r}: {answer['error']}")
         return answer
@@ -70,6 +75,8 @@ def pieces(source: Session, guest: str, mode: str) -> Iterator[bytes]:
 
 def migrate(source: str, guest: str, target: str, mode: str = "track", share: bool = False) -> Report:
     """Move a guest's tmem to another cluster while the guest runs; return what that took."""
+    if source == target:
+        raise UsageProblem(f"guest {guest!r} is to move from {source!r} to {target!r}: name another cluster to move to")
     with Session(source) as from_, Session(target) as to:
         to.say("tmem-restore-begin", share=share)
         for piece in pieces(from_, guest, mode):             # the source finds the next while the target stores this
@@ -109,30 +116,58 @@ def restore(target: str, stream: BinaryIO, share: bool = False) -> Report:
 
 @contextmanager
 def _written(name: str) -> Iterator[BinaryIO]:
-    """Give a file to write to, which takes its name when all of it is there."""
-    if name == PIPE:
-        yield sys.stdout.buffer
-        return
-    part = Path(f"{name}.part")
-    try:
-        with ExitStack() as undo:
-            undo.callback(part.unlink, missing_ok=True)
-            with part.open("wb") as out:
-                os.fchmod(out.fileno(), 0o600)               # pages of a guest, and the token that opens them
+    """Give a file to write to; a plain one takes its name when all of it is there.  What is no plain file is no name
+    to take: a device or a pipe is written to as it stands.
+    """
+    if not name:
+        raise UsageProblem("tmem-save: name a file, or - for standard output")
+    with _complained(name, "standard output"):
+        if name == PIPE or (os.path.exists(name) and not os.path.isfile(name)):
+            with open(os.dup(1) if name == PIPE else name, "wb") as out:
                 yield out
-            part.rename(name)
-            undo.pop_all()
-    except OSError as error:
-        raise UsageProblem(f"{name}: {error.strerror or error}") from error
+        else:
+            yield from _replaced(Path(os.path.realpath(name)))
+
+
+def _replaced(target: Path) -> Iterator[BinaryIO]:
+    """Give a file of its own, 0600, beside `target`, whose name it takes at the end; whatever ends this, it is gone."""
+    with _ended_in_order(), ExitStack() as undo:
+        fd, part = tempfile.mkstemp(prefix=f"{target.name}.", suffix=".part", dir=target.parent)
+        undo.callback(Path(part).unlink, missing_ok=True)
+        with os.fdopen(fd, "wb") as out:                     # pages of a guest, and the token that opens them
+            yield out
+        os.rename(part, target)
+        undo.pop_all()
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind this process, as Ctrl-C does, instead of ending it where it stands."""
+    def leave(signum: int, _: object) -> None:
+        sys.exit(128 + signum)
+
+    fatal = [signum for signum in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(signum) == signal.SIG_DFL]
+    for signum in fatal:                                     # not what is ignored: nohup
+        signal.signal(signum, leave)
+    try:
+        yield
+    finally:
+        for signum in fatal:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 @contextmanager
 def _read(name: str) -> Iterator[BinaryIO]:
+    with _complained(name, "standard input"), open(os.dup(0) if name == PIPE else name, "rb") as stream:
+        yield stream
+
+
+@contextmanager
+def _complained(name: str, stream: str) -> Iterator[None]:
     try:
-        with ExitStack() as held:
-            yield sys.stdin.buffer if name == PIPE else held.enter_context(Path(name).open("rb"))
+        yield
     except OSError as error:
-        raise UsageProblem(f"{name}: {error.strerror or error}") from error
+        raise UsageProblem(f"{stream if name == PIPE else name}: {error.strerror or error}") from error
 
 
 # for people
@@ -161,7 +196,7 @@ def show_save(source: str, guest: str, name: str, mode: str, as_json: bool) -> i
     with _written(name) as out:
         report = save(source, guest, out, mode)
     return _tell(report, lambda told: f"guest {guest!r} is saved: {_sent(told)}.  It was held still for "
-                                      f"{told['downtime_s'] * 1000:.1f} ms.", as_json, aside=name == PIPE)
+                                      f"{told['downtime_s'] * 1000:.1f} ms.", as_json, aside=not os.path.isfile(name))
 
 
 def show_restore(target: str, name: str, share: bool, as_json: bool) -> int:

@@ -35,7 +35,8 @@ WORK_ROWS = (
 def console_for(stream: Any) -> Console:
     """Return a console on `stream`: its own width on a terminal, 100 columns and no colours on a pipe."""
     terminal = bool(getattr(stream, "isatty", lambda: False)())
-    return Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=False)
+    return Console(file=stream, width=None if terminal else WIDTH, highlight=False, soft_wrap=False,
+                   markup=False, emoji=False)        # a guest may be named [bold]
 
 
 def one_run(summary: Mapping[str, Any]) -> RenderableType:

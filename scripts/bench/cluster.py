@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 from guests import Guest
 
+STOP_S = 20.0
+
 
 def pin(pid: int, core: int) -> None:
     """Put a process on one core, if there are that many."""
@@ -17,21 +19,28 @@ def pin(pid: int, core: int) -> None:
 
 
 @contextmanager
-def hypervisor(name: str, budget: int, swap: int = 0, core: int | None = None) -> Iterator[int]:
-    """Run a hypervisor of `budget` bytes as cluster `name`; yields its pid."""
-    order = {"cluster": name, "budget": budget, "swap": swap}
+def hypervisor(name: str, budget: int, swap: int = 0, core: int | None = None, **more: object) -> Iterator[int]:
+    """Run a hypervisor of `budget` bytes as cluster `name`, `more` in its order; yields its pid."""
+    order = {"cluster": name, "budget": budget, "swap": swap} | more
     with subprocess.Popen([sys.executable, "-m", "hypervisor"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
-        if "ready" not in process.stdout.readline():
-            raise SystemExit("the hypervisor did not start")
+        line = process.stdout.readline()
+        if "ready" not in line:
+            raise SystemExit(f"the hypervisor did not start: {line.strip()}")
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
-        yield process.pid
-        process.stdin.close()
+        try:
+            yield process.pid
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @contextmanager

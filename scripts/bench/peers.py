@@ -4,9 +4,6 @@ A peer has a `name`, the `pid` of its server or None, `load(pages, size)` to pre
 puts a batch of pages and gets it back; it returns the pages as got, (size, 4096), so that a run can be checked.
 """
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +11,13 @@ from dataclasses import fields
 from typing import Protocol
 
 import numpy as np
-from cluster import guest
+from cluster import guest, hypervisor
 from pages import PAGE
 
 from guests.tmem import Pool
 from hypervisor.machine import Settings
 
 BUDGET = 128 << 20
-STOP_S = 10                  # what a hypervisor may take to stop
 
 
 class Peer(Protocol):
@@ -137,29 +133,8 @@ def knows_forms() -> bool:
 @contextmanager
 def pool_of(form: str, cluster: str) -> Iterator[Ours]:
     """Run a hypervisor that stores in `form`, and one guest in this process with an ephemeral pool."""
-    with _hypervisor({"cluster": cluster, "budget": BUDGET, "form": form}) as pid, guest(cluster, "1MiB") as attached:
+    with hypervisor(cluster, BUDGET, form=form) as pid, guest(cluster, "1MiB") as attached:
         yield Ours(form, pid, attached.tmem.new_pool(persistent=False))
-
-
-@contextmanager
-def _hypervisor(order: dict[str, object]) -> Iterator[int]:
-    with subprocess.Popen([sys.executable, "-m", "hypervisor"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-        line = process.stdout.readline()
-        if "ready" not in line:
-            raise SystemExit(f"the hypervisor did not start: {line.strip()}")
-        try:
-            yield process.pid
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
 
 
 @contextmanager

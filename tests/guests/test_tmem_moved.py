@@ -177,7 +177,7 @@ def test_a_real_guest_goes_on_in_another_cluster(still_machine):
     pool = old.tmem.new_pool(persistent=True)
     new.tmem.new_pool(persistent=True)
     assert pool.put(1, 0, PAGE)
-    old.domain.moved = "elsewhere"
+    old.domain.moved = {"cluster": "elsewhere", "token": "0" * 32}
     old.tmem.moved = lambda: (new.channel, new.transfer)
     assert pool.put_many(1, range(1, 40), pages_of(range(1, 40))).all()
     hits, pages = pool.get_many(1, range(40))

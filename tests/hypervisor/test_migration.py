@@ -12,7 +12,7 @@ from peers import ask
 from guests import Guest, TmemRefused
 from guests.pool import Pool
 from hypervisor import migration
-from hypervisor.toolstack import migrate
+from hypervisor.toolstack import connection, migrate
 from hypervisor.toolstack.migrate import Session
 from shm import door
 from shm.abi import PAGE_SIZE, Status
@@ -506,6 +506,50 @@ def test_a_saved_guest_is_taken_up_by_its_token(source, target, guest, pool, tmp
         assert target.domain("again").max_pages == 400
         with pytest.raises(UsageProblem, match="no guest waits here"):
             Guest.connect(target.cluster, "more", "64KiB", resume=restored["token"])
+
+
+def test_a_guest_that_leaves_before_it_has_followed_leaves_nothing(source, target, guest, pool):
+    there = picture(target)
+    migrate.migrate(source.cluster, "mine", target.cluster)
+    guest.close()
+    target.until(lambda: not target.machine.migration.waiting)
+    assert picture(target) == there
+
+
+def test_a_guest_that_has_followed_is_not_dropped_when_its_old_hypervisor_ends(source, target, guest, pool):
+    migrate.migrate(source.cluster, "mine", target.cluster)
+    assert held_by(pool, 1) == [0]
+    source.inside(source.bury_guests)
+    assert held_by(pool) == list(range(COUNT))
+
+
+def test_a_guest_that_leaves_when_its_new_hypervisor_is_gone_is_nobodys_trouble(source, target, guest, pool):
+    migrate.migrate(source.cluster, "mine", target.cluster)
+    drop(target)
+    source.domain("mine").moved["cluster"] = "gone"
+    guest.close()
+    assert source.guest("next", pages=1).tmem.new_pool(persistent=False).put(OID, 0, page(1))
+
+
+def test_orders_about_a_guest_go_where_its_tmem_is(source, target, guest, pool):
+    """At the old place they would be obeyed, and do nothing."""
+    migrate.migrate(source.cluster, "mine", target.cluster)
+    for order in ("freeze", "thaw", "destroy", "set"):
+        with pytest.raises(UsageProblem, match=f"is in cluster '{target.cluster}' now: give the order there"):
+            connection.call(source.cluster, {"call": f"tmem-{order}", "guest": "mine", "weight": 7})
+    assert connection.call(source.cluster, {"call": "tmem-freeze", "all": True}) == {"frozen": []}
+    assert held_by(pool, 1) == [0]
+    assert connection.call(target.cluster, {"call": "tmem-freeze", "guest": "mine"}) == {"frozen": ["mine"]}
+
+
+def test_a_target_that_is_frozen_says_so(source, target, guest, pool):
+    there = picture(target)
+    connection.call(target.cluster, {"call": "tmem-freeze", "all": True})
+    with pytest.raises(UsageProblem, match="all guests are frozen here; thaw them first"):
+        migrate.migrate(source.cluster, "mine", target.cluster)
+    target.until(lambda: not target.machine.migration._coming)
+    assert picture(target) == there
+    assert held_by(pool) == list(range(COUNT))
 
 
 def test_one_that_waits_can_be_dropped(source, target, guest, pool, session):

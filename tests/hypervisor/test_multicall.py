@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from peers import OID, Stage, multicall, statuses, write_entries
 
-from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, U32, Op, Status
+from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, U32, Op, Refusal, Status
 
 PUT, GET, FLUSH = Op.PUT_PAGE, Op.GET_PAGE, Op.FLUSH_PAGE
 
@@ -100,6 +100,69 @@ def test_entries_beyond_the_count_are_not_looked_at(stage):
     write_entries(guest.transfer, [(PUT, pool, OID, n, n) for n in range(4)])
     assert guest.channel.call(Op.MULTICALL, 2)[1:] == (Status.OK, 2)
     assert stage.machine.store.pages_of(guest.domain.number, persistent=False) == 2
+
+
+# What almost is a run of neighbours: each is (first index, first slot, step of the slot), and the statuses of a put.
+ALMOST = {
+    "a run": (5, 3, 1, [Status.OK] * 4),
+    "to the last slot": (0, MULTICALL_LIMIT - 4, 1, [Status.OK] * 4),
+    "beyond the last slot": (0, MULTICALL_LIMIT - 3, 1, [Status.OK] * 3 + [Status.EFAULT]),
+    "to the last index": (U32 - 3, 0, 1, [Status.OK] * 4),
+    "around the last index": (U32 - 1, 0, 1, [Status.OK] * 4),
+    "slots backwards": (0, 9, -1, [Status.OK] * 4),
+    "one slot": (0, 2, 0, [Status.OK] * 4),
+}
+
+
+@pytest.mark.parametrize(("index", "slot", "step", "expected"), ALMOST.values(), ids=ALMOST)
+def test_neighbours_are_put_got_and_flushed_as_one_by_one(stage, index, slot, step, expected):
+    guest, pool = stage.liar, stage.ephemeral
+    for at in range(4):
+        guest.transfer.pages[(slot + at * step) % MULTICALL_LIMIT] = 10 + at
+    rows = [(pool.number, OID, (index + at) % (U32 + 1), slot + at * step) for at in range(4)]
+    assert multicall(guest, *((PUT, *row) for row in rows)) == expected
+    kept = [10 + at for at in range(4)] if step else [13] * 4            # one slot: what was written to it last
+    for at, row in enumerate(rows):
+        if expected[at] == Status.OK:
+            assert pool.get(OID, row[2]) == bytes([kept[at]]) * PAGE_SIZE
+            assert pool.put(OID, row[2], bytes([at]) * PAGE_SIZE)
+    guest.transfer.pages[:] = 0xEE
+    assert multicall(guest, *((GET, *row) for row in rows)) == expected
+    for at, row in enumerate(rows):
+        if expected[at] == Status.OK and step:
+            assert (guest.transfer.pages[row[3]] == at).all()
+    after = multicall(guest, (PUT, *rows[0]), (GET, *rows[1]), *((FLUSH, *row) for row in rows), (GET, *rows[0]))
+    assert after == [Status.OK, Status.NO, *[Status.OK] * 4, Status.EEMPTY]
+
+
+def test_indexes_that_begin_again_while_slots_skip_one(stage):
+    """What the index lacks, the slot has too much: the words of the entries rise as those of a run do."""
+    guest, pool = stage.liar, stage.ephemeral
+    guest.transfer.pages[:5] = np.arange(5, dtype=np.uint8)[:, None]
+    handles = [(U32 - 1, 0), (U32, 1), (0, 3), (1, 4)]
+    assert multicall(guest, *((PUT, pool.number, OID, index, slot) for index, slot in handles)) == [Status.OK] * 4
+    assert [pool.get(OID, index)[0] for index, _ in handles] == [slot for _, slot in handles]
+
+
+def test_a_run_of_an_operation_that_is_none(stage):
+    guest, pool = stage.liar, stage.ephemeral.number
+    assert multicall(guest, *((Op.AUTH, pool, OID, at, at) for at in range(3))) == [Status.EPERM] * 3
+    assert multicall(guest, *((77, pool, OID, at, at) for at in range(3))) == [Status.NO] * 3
+
+
+def test_a_refused_page_of_a_run_says_why_and_an_old_reason_is_not_read(stage):
+    """The reasons in the buffer are the last refused call's until a call is refused again."""
+    guest, pool = stage.liar, stage.ephemeral
+    stage.machine.store.clients.frozen = True
+    assert not pool.put_many(OID, range(3), guest.transfer.pages[:3].copy()).any()
+    assert pool.refusals.tolist() == [Refusal.FROZEN] * 3
+    stage.machine.store.clients.frozen = False
+    assert pool.put_many(OID, range(3), guest.transfer.pages[:3].copy()).all()
+    assert pool.refusals.tolist() == [Refusal.NONE] * 3
+    stage.machine.store.clients.frozen = True
+    stored = pool.put_many(OID, range(1, 5), guest.transfer.pages[:4].copy())
+    assert stored.tolist() == [True, True, False, False]
+    assert pool.refusals.tolist() == [Refusal.NONE] * 2 + [Refusal.FROZEN] * 2
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -108,6 +108,16 @@ def test_coming_back_makes_young():
     assert ages.aged == 2, "what came after the hand is not aged"
 
 
+def test_who_is_not_there_cannot_leave():
+    ages = Ages()
+    ages.cover(4)
+    join(ages, [0, 1, 2], bulk=True)
+    leave(ages, [2], bulk=True)
+    ages.pass_hand()
+    leave(ages, [1, 2, 3], bulk=True)
+    assert (ages.count, ages.aged) == (1, 1)
+
+
 def test_a_long_stale_stretch_is_stepped_over():
     """Thousands of stale entries before the one that lives."""
     ages = Ages()

@@ -198,7 +198,7 @@ def test_a_host_full_of_shared_pools(target):
 
 
 @pytest.mark.parametrize(("hinder", "reason"), [
-    (lambda store: None, "NO_FRAME"), (lambda store: setattr(store.clients, "frozen", True), "FROZEN")])
+    (lambda store: None, "NO_FRAME"), (lambda store: setattr(store.clients, "frozen", True), "all guests are frozen")])
 def test_a_target_without_room_refuses_and_is_as_it_was(hinder, reason):
     with a_store() as source, a_store(budget=32) as target:
         new_pool(source, A, PERSISTENT)

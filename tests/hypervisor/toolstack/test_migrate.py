@@ -1,7 +1,9 @@
 """The three commands, between real hypervisors: what they print, what they leave, and deaths by SIGKILL on the way."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +105,11 @@ def test_migrate_says_what_it_did(typed, names, guest, pool, pages):
     assert problems(names[0]) + problems(names[1]) == []
 
 
+def test_a_guest_does_not_move_to_where_it_is(typed, names, guest, pool):
+    assert typed("ctl", names[0], "tmem-migrate", "mine", names[0]) == (
+        2, "", f"guest 'mine' is to move from {names[0]!r} to {names[0]!r}: name another cluster to move to\n")
+
+
 def test_migrate_says_it_in_json(typed, names, guest, pool):
     status, out, _ = typed("ctl", names[0], "tmem-migrate", "mine", names[1], "--json", "--mode", "live")
     report = json.loads(out)
@@ -124,7 +131,7 @@ def test_save_and_restore_by_a_file(typed, names, guest, pool, pages, tmp_path):
     restored = json.loads(out)
     assert (status, restored["guest"], restored["persistent"]) == (0, "mine", COUNT)
     status, out, err = typed("ctl", names[1], "tmem-restore", str(file))
-    assert (status, out) == (2, "") and "'mine' is here already" in err
+    assert (status, out) == (2, "") and "'mine' is here already, and waits to be taken up; tmem-destroy drops it" in err
     with Guest.connect(names[1], "mine", "16KiB", resume=restored["token"]) as taken:
         assert holds(Pool(taken.tmem, 0, persistent=True), pages)
     assert not pool.get(1, 0), "the one that was saved runs on by itself"
@@ -141,7 +148,48 @@ def test_save_and_restore_through_a_pipe(names, guest, pool, pages):
         assert holds(Pool(taken.tmem, 0, persistent=True), pages)
 
 
+def test_what_is_no_plain_file_stays_what_it_is(typed, python_process, names, guest, pool, tmp_path):
+    """A pipe stands in for /dev/null, which a save must not replace by a file either."""
+    pipe, links = tmp_path / "pipe", tmp_path / "links"
+    os.mkfifo(pipe)
+    reader = python_process("import sys; print(open(sys.argv[1], 'rb', 0).read(16))", str(pipe))
+    status, _, err = typed("ctl", names[0], "tmem-save", "mine", str(pipe))
+    assert reader.line() == repr(b"memcommons tmem\n")
+    assert (status, err) == (2, f"{pipe}: Broken pipe\n") and pipe.is_fifo()
+    links.symlink_to(tmp_path / "file")
+    assert typed("ctl", names[0], "tmem-save", "mine", str(links))[0] == 0
+    assert links.is_symlink() and (tmp_path / "file").is_file()
+
+
+def test_a_name_that_only_looks_like_ours_is_let_alone(typed, names, guest, pool, tmp_path):
+    theirs = tmp_path / "mine.tmem.part"
+    theirs.write_text("precious")
+    assert typed("ctl", names[0], "tmem-save", "mine", str(tmp_path / "mine.tmem"))[0] == 0
+    assert theirs.read_text() == "precious"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_save_that_is_stopped_leaves_no_file(python_process, names, guest, pool, tmp_path, signum):
+    """The source is held between two pieces: a file has begun, and is not whole."""
+    halting = ("import sys, time\nfrom hypervisor.toolstack import cli, migrate\n"
+               "def halted(*_):\n    yield b'some'\n    print('there', flush=True)\n    time.sleep(60)\n"
+               "migrate.pieces = halted\nsys.argv[1:] = ['ctl', *sys.argv[1:]]\nsys.exit(cli.main())")
+    child = python_process(halting, names[0], "tmem-save", "mine", str(tmp_path / "f"))
+    assert child.line() == "there"
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    child.process.send_signal(signum)
+    assert child.process.wait(DEADLINE_S) == 128 + signum
+    assert child.process.stderr.read() == (b"stopped by SIGINT\n" if signum == signal.SIGINT else b"")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("words", "line"), [
+    (("tmem-save", "mine", ""), "tmem-save: name a file, or - for standard output"),
+    (("tmem-save", "mine", "."), ".: Is a directory"),
+    (("tmem-save", "\udcff", "f"), "'\\udcff' is not UTF-8 text, so it names nothing here"),
+    (("tmem-freeze", "\udcff"), "'\\udcff' is not UTF-8 text, so it names nothing here"),
+    (("tmem-set", "mine", "-w", str(1 << 70)), "a number is too large: 64 bits are the most that can be sent"),
+    (("tmem-flush", f"{1 << 70}GiB"), "a number is too large: 64 bits are the most that can be sent"),
     (("tmem-save", "other", "f"), "no guest 'other' is attached; there are: mine"),
     (("tmem-save", "mine", "f", "--mode", "fast"), "'fast' is no way to save; allowed: stop, live, track"),
     (("tmem-save", "mine", "nowhere/f"), "nowhere/f: No such file or directory"),

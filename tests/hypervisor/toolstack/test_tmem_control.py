@@ -53,6 +53,16 @@ def test_freeze_all_and_thaw_one_says_that_it_is_still_frozen(typed, bank):
     assert typed("tmem-thaw", "--all")[1] == "all guests are thawed\n"
 
 
+@pytest.mark.parametrize("name", ["[/x]", "[bold]b", ":smile:"])
+def test_a_guests_name_is_no_markup(typed, running, name):
+    """Whoever attaches chooses it: it must neither end the operator's list nor hide in it."""
+    running.guest(name, pages=1).tmem.new_pool(persistent=True)
+    for command in (["tmem-list", "-l"], ["list"]):
+        status, out, err = typed(*command)
+        assert (status, err) == (0, "")
+        assert name in out
+
+
 @pytest.mark.parametrize("command", ["tmem-freeze", "tmem-thaw", "tmem-destroy", "tmem-set"])
 @pytest.mark.parametrize("words", [[], ["bank", "--all"]], ids=["nobody", "both"])
 def test_one_guest_or_all_must_be_named(typed, command, words):
