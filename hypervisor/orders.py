@@ -50,6 +50,7 @@ class Orders:
         kernel = machine.audit.kernel_frames() * PAGE_SIZE
         return {
             "cluster": machine.settings.cluster, "scheme": machine.settings.scheme, "budget": ledger.budget * PAGE_SIZE,
+            "waiting": [waiting.name for waiting in machine.migration.waiting.values()],
             "frames_used": ledger.used, "frames_free": ledger.free, "heap_frames": ledger.held.get(HEAP, 0),
             "ephemeral": machine.store.ephemeral, "swap_pages": machine.swap.used if machine.swap else 0,
             "peak_frames": ledger.peak, "kernel_bytes": kernel,
@@ -65,7 +66,9 @@ class Orders:
         machine, store = self.machine, self.machine.store
         states = np.bincount(domain.map.states(slice(None)), minlength=len(State))
         return {
-            "name": domain.name, "pid": domain.pid, "ram": domain.pages * PAGE_SIZE, "weight": domain.weight,
+            "name": domain.name, "pid": domain.pid,
+            "moved": domain.moved["cluster"] if domain.moved else None, "ram": domain.pages * PAGE_SIZE,
+            "weight": domain.weight,
             "frames": machine.ledger.held.get(domain.number, 0),
             "persistent": store.pages_of(domain.number, persistent=True),
             "ephemeral": store.pages_of(domain.number, persistent=False),

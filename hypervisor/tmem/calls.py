@@ -212,7 +212,7 @@ class TmemCalls:
             statuses = self.store.put_many(domain.number, pool, oids, indexes, _rows(domain.transfer.pages, slots))
             reasons = self.store.reasons
         elif op == _GET:
-            statuses = self._get_many(domain, pool, oids, indexes, slots)
+            statuses = self._get_many(domain, pool, oids, indexes, slots, entries)
         else:
             statuses = self.store.flush_many(domain.number, pool, oids, indexes)
         done = int(np.count_nonzero(statuses == _OK))
@@ -222,12 +222,12 @@ class TmemCalls:
         _count_many(domain, op, len(slots), done)
         return done
 
-    def _get_many(self, domain: Domain, pool: int, oids: np.ndarray, indexes: np.ndarray,
-                  slots: np.ndarray) -> np.ndarray | int:
+    def _get_many(self, domain: Domain, pool: int, oids: np.ndarray, indexes: np.ndarray, slots: np.ndarray,
+                  entries: np.ndarray) -> np.ndarray:
         try:
             return self.store.get_many(domain.number, pool, oids, indexes, domain.transfer.pages, slots)
-        except OSError:
-            return Status.EIO
+        except OSError:                                      # some page of them: which, single gets tell
+            return np.array([self._one_safely(domain, entry)[0] for entry in entries], np.int32)
 
     def _one_safely(self, domain: Domain, entry: np.void) -> Answer:
         try:

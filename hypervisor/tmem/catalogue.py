@@ -193,8 +193,8 @@ class Catalogue:
 
     def of_object(self, serial: int, oid: Oid) -> np.ndarray:
         """Return the pages of one object."""
-        number, stored = self.objects.find(serial, oid), self.stored()
-        return stored[self._numbers_of(stored) == number] if number != NONE else stored[:0]
+        number = self.objects.find(serial, oid)
+        return self.leaves.pages_of(number) if number != NONE else np.zeros(0, np.int64)
 
     def of_pool(self, serial: int) -> np.ndarray:
         """Return the pages of one pool."""

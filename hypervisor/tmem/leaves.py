@@ -95,6 +95,12 @@ class Leaves:
             self._keep([row])
         return number
 
+    def pages_of(self, number: int) -> np.ndarray:
+        """Return the pages (int64) of one object, by a look at every leaf."""
+        own = (self.index.keys[:, 0] >> np.uint64(LEAF_BITS) == number) & (self.used > 0)
+        there = self.numbers[np.flatnonzero(own)].reshape(-1).astype(np.int64)
+        return there[there > 0] - 1
+
     # neighbours: `count` indexes of one object from `first` on
 
     def positions_of_run(self, number: int, first: int, count: int, make: bool) -> np.ndarray:

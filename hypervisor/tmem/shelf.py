@@ -25,6 +25,7 @@ from hypervisor.tmem.storage import Storage
 from shm.abi import Refusal, Status
 
 NO_CAP = 0
+PAGES_A_FRAME = 16           # ephemeral pages to a frame of the budget, at most: some 1.2 KiB of metadata
 _EVICTION_ROUNDS = 8         # frames are not freed by every eviction: how often to evict as many pages more
 _COMPACTED = 1024            # stored pages moved together, to empty slabs, by whoever must have frames
 
@@ -118,9 +119,8 @@ class Shelf:
         return allowed, Refusal.NONE if allowed == count and not persistent else Refusal.CAP
 
     def _below_ephemeral_cap(self, count: int) -> int:
-        cap = self.rules.ephemeral_cap
-        if not cap:
-            return count
+        """Make room below the cap on all ephemeral pages: all-zero ones cost no frame, but memory to know them by."""
+        cap = self.rules.ephemeral_cap or PAGES_A_FRAME * self.storage.heap.ledger.budget
         count = min(count, cap)
         self.evict(self.catalogue.ages.count + count - cap)
         return count
@@ -269,7 +269,7 @@ class Shelf:
             gone = give_up(batch)
             went += gone
             if insist and self._to_be_had() == had:
-                self.compact(_COMPACTED)
+                self.compact(_COMPACTED, thorough=True)
             batch, had = (2 * batch if insist and self._to_be_had() == had else 0), self._to_be_had()
             if not gone:
                 break
@@ -306,9 +306,9 @@ class Shelf:
         queue.leave(pages[gone])
         return int(np.count_nonzero(gone))
 
-    def compact(self, limit: int) -> int:
+    def compact(self, limit: int, thorough: bool = False) -> int:
         """Move up to `limit` pages out of sparse slabs, so that slabs get empty; return how many were moved."""
-        moves = self.storage.compact(limit)
+        moves = self.storage.compact(limit, thorough)
         if len(moves):
             stored = self.catalogue.stored()
             pages = stored[np.isin(self.catalogue.places[stored], moves[:, 0])]

@@ -251,12 +251,16 @@ class Slabs:
 
     # compaction
 
-    def compact(self, limit: int) -> np.ndarray:
-        """Move up to `limit` pieces of data so that sparse slabs get empty; return (n, 2) places, old and new."""
+    def compact(self, limit: int, thorough: bool = False) -> np.ndarray:
+        """Move up to `limit` pieces of data so that sparse slabs get empty; return (n, 2) places, old and new.
+
+        A class is left alone while less than 1 / _SLACK of its slots are free; not so if `thorough`.
+        """
         moved = [np.zeros((0, 2), np.uint64)]
         if self._fresh:                          # a write is looking for room and has counted on what is free
             return moved[0]
-        for class_ in np.flatnonzero(self.free_slots * _SLACK > self.count * _SLOTS).tolist():
+        sparse = self.free_slots >= _SLOTS if thorough else self.free_slots * _SLACK > self.count * _SLOTS
+        for class_ in np.flatnonzero(sparse).tolist():
             partial = sorted(self._partial[class_], key=self._used.__getitem__, reverse=True)
             self._partial[class_] = dict.fromkeys(partial)   # the fullest is filled first, and what moved stays there
             while self.free_slots[class_] >= _SLOTS[class_] and self._used[partial[-1]] <= limit:

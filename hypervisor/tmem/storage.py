@@ -256,9 +256,9 @@ class Storage:
 
     # move
 
-    def compact(self, limit: int) -> np.ndarray:
+    def compact(self, limit: int, thorough: bool = False) -> np.ndarray:
         """Move up to `limit` pages out of sparse slabs; return (n, 2) places, old and new, for the caller to enter."""
-        return self.slabs.compact(limit)
+        return self.slabs.compact(limit, thorough)
 
     def write_back(self, places: np.ndarray) -> np.ndarray:
         """Move persistent pages to the swap disk; return their new places.

@@ -34,6 +34,11 @@ def show_list(call: Call, as_json: bool) -> int:
         table.add_row(guest["name"], str(guest["pid"]), mib(guest["ram"]), number(guest["frames"]),
                       number(guest["persistent"]), number(guest["ephemeral"]), states)
     console.print(table if cluster["guests"] else "no guests")
+    for guest in cluster["guests"]:
+        if guest["moved"] is not None:
+            console.print(f"the tmem of {guest['name']} is in cluster {guest['moved']}")
+    for name in cluster["waiting"]:
+        console.print(f"the tmem of {name} is here, and {name} has not come yet")
     return OK
 
 

@@ -112,6 +112,15 @@ def test_its_memory_stays_where_it_is(source, target, guest, pool):
     assert source.domain("mine").pages == 4
 
 
+def test_a_list_says_where_it_went_and_who_has_not_come(source, target, guest, pool):
+    migrate.migrate(source.cluster, "mine", target.cluster)
+    [there] = source.inside(lambda: source.machine.orders.list({}))["guests"]
+    assert there["moved"] == target.cluster
+    assert target.inside(lambda: target.machine.orders.list({}))["waiting"] == ["mine"]
+    assert held_by(pool, 1) == [0]
+    assert target.inside(lambda: target.machine.orders.list({}))["waiting"] == []
+
+
 def test_what_it_may_hold_goes_with_it(source, target, guest, pool):
     migrate.migrate(source.cluster, "mine", target.cluster)
     allowed = target.inside(lambda: target.machine._allowance(next(iter(target.machine.migration.waiting)))[0])

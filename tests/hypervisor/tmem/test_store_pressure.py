@@ -5,6 +5,7 @@ import pytest
 from stores import EPHEMERAL, OID, PERSISTENT, A, B, a_store, counts, get, new_pool, page, put
 
 from hypervisor.ledger import HEAP
+from hypervisor.tmem.shelf import PAGES_A_FRAME
 from shm.abi import Status
 
 
@@ -209,3 +210,13 @@ def test_frames_go_back_to_the_machine_when_all_is_gone():
         store.evict(100)
         store.heap.trim(store.heap.spare)
         assert store.heap.object.resident() == store.heap.ledger.held[HEAP] == 0
+
+
+def test_pages_that_cost_no_frame_are_bounded_all_the_same():
+    """What the store must know of a page costs memory too: a guest must not fill it with zeros."""
+    with a_store(budget=8) as store:
+        pool = new_pool(store, A)
+        for index in range(1000):
+            assert store.new_page(A, pool, OID, index) == Status.OK
+        assert store.ephemeral == PAGES_A_FRAME * 8
+        assert get(store, A, pool, index=999) == 0, "the oldest went"
