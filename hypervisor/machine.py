@@ -96,10 +96,11 @@ class Machine:
         holder = self._make("cluster", 1)
         fcntl.flock(holder.fd, fcntl.LOCK_EX)
         self.ledger = Ledger(settings.budget)
-        self.swap = SwapDisk(settings.swap, settings.folder) if scheme.swap and settings.swap else None
+        has_disk = settings.swap and (scheme.swap or (scheme.tmem and settings.write_back))
+        self.swap = SwapDisk(settings.swap, settings.folder) if has_disk else None
         if self.swap is not None:
             self._undo.callback(self.swap.close)
-        self.cmm2 = Cmm2(self.ledger, self.swap)
+        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None)
         self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
@@ -141,12 +142,12 @@ class Machine:
     def _room(self) -> int:
         """Return how many persistent pages more memory holds beside what guests' memory must always find.
 
-        That is all of it where there is no swap disk.  Where persistent pages may be written back, the oldest are, as
+        That is all of it where it cannot be swapped out.  Where persistent pages may be written back, the oldest are, as
         far as they leave the slots that the rest of the guests' memory may need, and some for a guest that is yet to
         come (T70): else disk and memory would both be full of them, and the next fault would find nothing.
         """
         pages = [domain.pages for domain in self.domains.values()]
-        sure = sum(pages) if self.swap is None else sum(min(each, SURE_PAGES) for each in pages)
+        sure = sum(pages) if self.cmm2.swap is None else sum(min(each, SURE_PAGES) for each in pages)
         room = self.ledger.budget - sure - self.reclaim.low - self.store.in_memory
         if self.swap is not None and self.settings.write_back and room < MULTICALL_LIMIT:
             kept = sum(pages) - sure + min(SURE_PAGES, self.swap.slots // 2)

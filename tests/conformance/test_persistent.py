@@ -115,8 +115,9 @@ def test_t70_a_host_full_of_persistent_pages_refuses_a_new_guests_memory(machine
     assert [pool.get(1, index)[0] for index in range(count)] == [index % 255 + 1 for index in range(count)]
 
 
-def test_t70_with_write_back_the_new_guest_gets_its_memory(machine):
-    running = machine(64, "cmm2+tmem", 256, write_back=True)
+@pytest.mark.parametrize("scheme", ["cmm2+tmem", "tmem"])
+def test_t70_with_write_back_the_new_guest_gets_its_memory(machine, scheme):
+    running = machine(64, scheme, 256, write_back=True)
     _, pool, count = fill_the_host(running, 200)
     assert count > 64
     new = running.guest("new", 40)

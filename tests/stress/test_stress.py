@@ -24,6 +24,8 @@ BUDGET, GUESTS, GUEST_PAGES = 360, 4, 256                    # 4 guests of 256 p
 KILLED, RESIZED, SCHEMES = {2, 5, 8}, {1, 3, 5, 7, 9}, {6: "cmm2", 9: "swap"}
 CAPPED = {4: 40, 7: 10}                                      # ephemeral pages at the most
 KIND_BY_KIND = {3, 4}                                        # the other reclaim policy
+FORMS = {1: "lz4", 2: "tze", 4: "lz4", 5: "dedup", 8: "lz4"}                 # of stored pages; raw for the others
+WRITTEN_BACK = {0, 5, 8}                                     # persistent pages too go to the swap disk
 
 
 class Crew:
@@ -75,7 +77,8 @@ class Crew:
 def stress(hypervisor_process, python_process, seed, seconds, guests=GUESTS):
     kind = seed % 10
     host = hypervisor_process(budget=BUDGET, swap=4 * guests * GUEST_PAGES, scheme=SCHEMES.get(kind, "cmm2+tmem"),
-                              ephemeral_pages=CAPPED.get(kind, 0),
+                              ephemeral_pages=CAPPED.get(kind, 0), form=FORMS.get(kind, "raw"),
+                              write_back=kind in WRITTEN_BACK,
                               reclaim="u-e-v-p-s" if kind in KIND_BY_KIND else "hint-after-choice")
     children = [python_process(CODE, host.cluster, f"g{n}", str(seed), str(seconds)) for n in range(guests)]
     crew = Crew(host, children, seed, seconds)
