@@ -142,8 +142,8 @@ class Machine:
     def _room(self) -> int:
         """Return how many persistent pages more memory holds beside what guests' memory must always find.
 
-        That is all of it where it cannot be swapped out.  Where persistent pages may be written back, the oldest are, as
-        far as they leave the slots that the rest of the guests' memory may need, and some for a guest that is yet to
+        That is all of it where it cannot be swapped out.  Where persistent pages may be written back, the oldest are,
+        as far as they leave the slots that the rest of the guests' memory may need, and some for a guest that is yet to
         come (T70): else disk and memory would both be full of them, and the next fault would find nothing.
         """
         pages = [domain.pages for domain in self.domains.values()]
