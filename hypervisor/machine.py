@@ -148,7 +148,7 @@ class Machine:
         """
         pages = [domain.pages for domain in self.domains.values()]
         sure = sum(pages) if self.cmm2.swap is None else sum(min(each, SURE_PAGES) for each in pages)
-        room = self.ledger.budget - sure - self.reclaim.low - self.store.in_memory
+        room = self.ledger.budget - sure - self.reclaim.low - self.store.lasting_frames
         if self.swap is not None and self.settings.write_back and room < MULTICALL_LIMIT:
             kept = sum(pages) - sure + min(SURE_PAGES, self.swap.slots // 2)
             slots = self.swap.slots - self.store.storage.swapped - kept

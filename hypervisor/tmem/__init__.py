@@ -3,7 +3,7 @@
     store        what the rest of the hypervisor sees
     calls        the hypercalls of guests;  control  what the operator may ask
 
-    shelf        all that is stored: room, publish, drop, evict
+    shelf        all that is stored: room, publish, drop;  pressure  evict, write back, compact;  counts  its counters
     singles      put, get, flush, read, write of one page;  batches  of many
     membership   pools made, joined, left;  pools  their flags, numbers and counters
     clients      what is known of each guest;  shares  whose pages go (pure)

@@ -14,8 +14,8 @@ import numpy as np
 from hypervisor.domains import Domain
 from hypervisor.tmem.clients import ClientCount
 from hypervisor.tmem.control import Control
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.numbers import are_rising
-from hypervisor.tmem.shelf import StoreCount
 from hypervisor.tmem.singles import Window
 from hypervisor.tmem.store import Store
 from shm.abi import ENTRY, MULTICALL_LIMIT, U32, Op, Request, Status
@@ -87,7 +87,7 @@ class TmemCalls:
 
     def _end(self, domain: Domain, start: int) -> None:
         """Charge the time to the guest's client.  Between two calls nobody asks for room (T62)."""
-        self.store.shelf.requester = None
+        self.store.shelf.pressure.requester = None
         client = self.store.clients.known(domain.number)
         if client is not None:
             client.counts.data[_TC] += monotonic_ns() - start

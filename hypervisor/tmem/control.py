@@ -10,10 +10,10 @@ A guest is named by its number; EVERYBODY is all of them.  -1: no such guest, or
 """
 
 from hypervisor.tmem.clients import Client
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.figures import ephemeral_frames
 from hypervisor.tmem.forms import Form
 from hypervisor.tmem.pools import Uuid
-from hypervisor.tmem.shelf import StoreCount
 from hypervisor.tmem.store import Store
 from shm.abi import PAGE_SIZE, Status
 
@@ -56,7 +56,7 @@ class Control:
         if guest != EVERYBODY:
             return REFUSED
         store, wanted = self.store, -(-kib // _KIB_A_PAGE)
-        store.shelf.requester = None                         # nobody's put asks: the oldest of all go
+        store.shelf.pressure.requester = None                         # nobody's put asks: the oldest of all go
         store.counts[StoreCount.RA] += 1
         before, free = store.evictions, store.heap.ledger.free
         store.evict_frames(wanted - store.heap.spare, insist=True)

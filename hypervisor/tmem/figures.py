@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from hypervisor.tmem.clients import Client, ClientCount
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.forms import Form, Kind, ats_of, kinds_of
 from hypervisor.tmem.heap import RUN
 from hypervisor.tmem.pools import Pool, PoolCount
-from hypervisor.tmem.shelf import StoreCount
 from hypervisor.tmem.slabs import SLAB_BYTES
 from hypervisor.tmem.store import Store
 from shm.abi import PAGE_SIZE, Refusal

@@ -16,9 +16,9 @@ import numpy as np
 
 from hypervisor.tmem import figures
 from hypervisor.tmem.clients import Client, ClientCount
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.forms import Form
 from hypervisor.tmem.pools import Pool, PoolCount
-from hypervisor.tmem.shelf import StoreCount
 from hypervisor.tmem.storage import GroupCounts
 from hypervisor.tmem.store import Store
 

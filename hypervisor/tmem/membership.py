@@ -8,8 +8,9 @@ it asked with MUST_SHARE.
 import numpy as np
 
 from hypervisor.tmem.clients import MAX_AUTHORISED
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.pools import MAX_SHARED, NO_UUID, PRIVATE, Pool, Uuid, flags_status
-from hypervisor.tmem.shelf import Shelf, StoreCount
+from hypervisor.tmem.shelf import Shelf
 from shm.abi import MAX_POOLS, PoolFlag, Status
 
 
@@ -119,8 +120,8 @@ class Membership:
         self.shelf.catalogue.ages.forget(guest)
         self.shelf.catalogue.forget_empty()
         self.shelf.storage.forget(guest)
-        if self.shelf.requester == guest:
-            self.shelf.requester = None
+        if self.shelf.pressure.requester == guest:
+            self.shelf.pressure.requester = None
 
     def empty(self, guest: int) -> None:
         """Destroy all pools of a guest that lives on (control: destroy)."""

@@ -15,9 +15,11 @@ import numpy as np
 
 from hypervisor.tmem.catalogue import Oid
 from hypervisor.tmem.clients import Client, ClientCount
+from hypervisor.tmem.counts import StoreCount
+from hypervisor.tmem.forms import RAW_LIMIT
 from hypervisor.tmem.index import NONE
 from hypervisor.tmem.pools import Pool, PoolCount
-from hypervisor.tmem.shelf import Shelf, StoreCount
+from hypervisor.tmem.shelf import Shelf
 from shm.abi import PAGE_SIZE, Refusal, Status
 
 ZEROS = np.zeros(PAGE_SIZE, np.uint8)
@@ -114,7 +116,8 @@ class Singles:
         shelf = self.shelf
         place = int(shelf.catalogue.places[found])
         shelf.catalogue.places[found] = shelf.storage.zero   # whoever evicts it meanwhile frees no data of ours
-        shelf.requester = client.number
+        shelf.lasting_raw -= pool.persistent and place < RAW_LIMIT
+        shelf.pressure.requester = client.number
         if page is ZEROS:
             shelf.storage.free(place)
             fresh: int | None = shelf.storage.zero
@@ -134,6 +137,7 @@ class Singles:
             self._fail_replacing(pool, client, found, Refusal.NO_FRAME)
             return Status.ENOSPC
         shelf.catalogue.move(found, place, pool.owner)
+        shelf.lasting_raw += pool.persistent and place < RAW_LIMIT
         pool.counts[PoolCount.PR] += 1
         pool.counts[PoolCount.PS] += 1
         return found

@@ -1,6 +1,6 @@
 """The tmem store, as the rest of the hypervisor sees it: the operations, and what holds them together.
 
-    shelf        what is stored, and the steps of every operation
+    shelf        what is stored, and the steps of every operation; `pressure` what goes when frames are wanted
     membership   pools: made, joined, left
     singles      one page; `batches` many of one pool
     control      what the operator may ask
@@ -11,8 +11,9 @@ One writer, the event loop.  Answers are statuses of the ABI.
 import numpy as np
 
 from hypervisor.tmem.batches import Batches
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.membership import Membership
-from hypervisor.tmem.shelf import Allowance, Rules, Shelf, StoreCount
+from hypervisor.tmem.shelf import Allowance, Rules, Shelf
 from hypervisor.tmem.singles import Singles
 from hypervisor.tmem.storage import Storage
 from shm.abi import Refusal
@@ -36,8 +37,9 @@ class Store:
         self.batches = Batches(shelf, self.singles)
         self.put_many, self.get_many = self.batches.put_many, self.batches.get_many
         self.flush_many = self.batches.flush_many
-        self.evict, self.evict_frames, self.pages_of = shelf.evict, shelf.evict_frames, shelf.pages_of
-        self.write_back, self.write_pages_back, self.compact = shelf.write_back, shelf.write_pages_back, shelf.compact
+        self.pages_of, pressure = shelf.pages_of, shelf.pressure
+        self.evict, self.evict_frames, self.compact = pressure.evict, pressure.evict_frames, pressure.compact
+        self.write_back, self.write_pages_back = pressure.write_back, pressure.write_pages_back
 
     @property
     def ephemeral(self) -> int:
@@ -48,15 +50,19 @@ class Store:
         return len(self.catalogue) - self.ephemeral
 
     @property
-    def in_memory(self) -> int:
-        """Persistent pages that were not written back."""
+    def lasting_frames(self) -> int:
+        """Frames that persistent pages hold: one each, or fewer where they lie in slabs; those written back hold none.
+
+        Slabs count whole, whoever else is in them.
+        """
         queue = self.catalogue.lasting
-        return self.persistent if queue is None else queue.count
+        pages = self.persistent if queue is None else queue.count
+        return min(pages, self.shelf.lasting_raw + self.storage.slabs.frames)
 
     @property
     def lasting(self) -> int:
         """Persistent pages that may be written back to the swap disk now."""
-        return self.shelf.lasting
+        return self.shelf.pressure.lasting
 
     @property
     def evictions(self) -> int:

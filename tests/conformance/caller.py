@@ -13,8 +13,8 @@ from itertools import count
 import numpy as np
 
 from hypervisor.tmem.clients import Client
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.pools import Pool, PoolCount
-from hypervisor.tmem.shelf import StoreCount
 from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, TMEM_VERSION, VERSION_SHIFT, Op, PoolFlag, Refusal, Reply, Status
 
 EP = TMEM_VERSION << VERSION_SHIFT

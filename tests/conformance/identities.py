@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from hypervisor.machine import Machine
 from hypervisor.tmem.clients import ClientCount
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.pools import Pool, PoolCount
-from hypervisor.tmem.shelf import StoreCount
 from hypervisor.tmem.store import Store
 from shm.counters import HostCount
 

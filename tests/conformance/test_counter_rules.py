@@ -8,8 +8,8 @@ from caller import EP, ES, OID, PP
 from identities import broken
 
 from hypervisor.tmem.clients import ClientCount
+from hypervisor.tmem.counts import StoreCount
 from hypervisor.tmem.pools import PoolCount
-from hypervisor.tmem.shelf import StoreCount
 from shm.abi import Op, Status
 
 STEPS = 400

@@ -132,7 +132,7 @@ def test_t79_the_new_owner_pays(tight, new_caller):
     for index in range(TIGHT):
         b.put(theirs, noise(index), index=index)
     a.destroy(mine)
-    b.store.shelf.evict_own(b.number, 3)
+    b.store.shelf.pressure.evict_own(b.number, 3)
     assert b.held(theirs, range(TIGHT)) == list(range(3, TIGHT))
 
 
