@@ -90,13 +90,17 @@ class Reclaim:
         census = Census(guests=(_holding(domain),), ephemeral=0, aged=0, heap_free=0,
                         can_preserve=swap is not None and swap.free > 0, hand=Hand(domain.number, domain.hand))
         plan, before = self.policy(census, frames), self._contention()
+        self._take(plan)
+        domain.hand = plan.hand.page
+        self.contended = self.ledger.free - free < frames and self._contention() > before
+        return self.ledger.free - free
+
+    def _take(self, plan: Plan) -> None:
+        """Do what a plan says of guests' pages."""
         for owner, pages in plan.evict:
             self.cmm2.evict(self.domains[owner], pages)
         for owner, pages in plan.unreference:
             _unreference(self.domains[owner], pages)
-        domain.hand = plan.hand.page
-        self.contended = self.ledger.free - free < frames and self._contention() > before
-        return self.ledger.free - free
 
     def census(self) -> Census:
         """Count what there is.  No lock is taken: what is stale is looked up again before it is acted on."""
@@ -114,15 +118,12 @@ class Reclaim:
         assert self.store is not None and self.heap is not None
         free = self.ledger.free
         self.heap.trim(plan.trim)
-        for owner, pages in plan.evict:
-            self.cmm2.evict(self.domains[owner], pages)
+        self._take(plan)
         if plan.ephemeral:
             self.store.evict_frames(plan.ephemeral, insist)
             self.heap.trim(plan.ephemeral)
         if plan.write_back:
             self.heap.trim(self.store.write_back(plan.write_back, insist))
-        for owner, pages in plan.unreference:
-            _unreference(self.domains[owner], pages)
         if plan.passed_ephemeral:
             self.store.pass_hand()
         self.hand = plan.hand

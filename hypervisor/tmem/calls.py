@@ -67,7 +67,7 @@ class TmemCalls:
         """Carry out one call; the value of a refused put says why (a Refusal)."""
         blocked = self._blocked(domain)
         if blocked:
-            self.store.count(blocked)
+            self._count_answers(1, 1)
             return blocked, 0
         start = monotonic_ns()
         try:

@@ -25,8 +25,7 @@ class ClientCount(IntEnum):
     GE = 1                   # ephemeral gets that hit
     PP = 2                   # persistent puts stored
     GP = 3                   # persistent gets that hit
-    EC = 4                   # not counted but computed: its ephemeral pages now
-    EM = 5                   # the most it ever had
+    EM = 4                   # the most ephemeral pages it ever had
 
 
 @dataclass(eq=False)
@@ -47,7 +46,7 @@ class Client:
 
 
 class Clients:
-    """All clients.  `form`: that of a new one; `weight_of(number)`: what its guest was attached with."""
+    """All clients.  `form`: that of a new one; its weight is what its guest was attached with, if any (`expect`)."""
 
     def __init__(self, form: Form = Form.RAW) -> None:
         self.form = form

@@ -7,6 +7,7 @@
 Nothing is changed here.  Counters go by Xen's letters.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -37,20 +38,21 @@ def refusals(counts: np.ndarray) -> dict[str, int]:
 
 def of_store(store: Store) -> Figures:
     """Return the figures of a whole store."""
+    found = store.storage.figures()
     return {
         "pages": len(store.catalogue), "ephemeral": store.ephemeral, "persistent": store.persistent,
         "frames": store.heap.in_use, "spare_frames": store.heap.spare, "frozen": store.clients.frozen,
-        "form": store.rules.form.name.lower(), "forms": forms(store), "refusals": refusals(store.shelf.refusals),
-        "fragmentation": store.storage.figures()["fragmentation"], "counters": letters(store.counts, StoreCount),
+        "form": store.rules.form.name.lower(), "forms": forms(store, found), "refusals": refusals(store.shelf.refusals),
+        "fragmentation": found["fragmentation"], "counters": letters(store.counts, StoreCount),
     }
 
 
-def forms(store: Store) -> dict[str, Figures]:
+def forms(store: Store, figures: Mapping[str, int | float]) -> dict[str, Figures]:
     """Return of each kind of stored page: pages, frames, bytes of data in memory, and pages a frame.
 
-    Slabs hold lz4 and tze pages side by side: their frames are shared out by the bytes of data.
+    `figures` are the storage's.  Slabs hold lz4 and tze pages side by side: their frames are shared out by the bytes
+    of data.
     """
-    figures = store.storage.figures()
     pages = {"raw": figures["raw_pages"], "lz4": figures["cp"], "tze": figures["tze_pages"],
              "dedup": figures["shared_pages"], "swapped": figures["swapped_pages"]}
     pages["zero"] = len(store.catalogue) - sum(pages.values())

@@ -76,17 +76,6 @@ class Heap:
         if len(self._spare) > 2 * SPARE_LIMIT:
             self.trim(len(self._spare) - SPARE_LIMIT)
 
-    def renew(self, frame: int) -> int | None:
-        """Return a frame for new data in place of the data in `frame`, or None when there is none.
-
-        A raw page fits where the old one was; the answer None is for forms of storage that need another size.
-        """
-        return frame
-
-    def renew_many(self, frames: np.ndarray) -> np.ndarray | None:
-        """Return frames for new data in place of the data in `frames`; None: renew them one by one."""
-        return frames
-
     def take_run(self) -> int | None:
         """Return the first of RUN neighbouring frames to write to, or None when there is no room for them."""
         if not self._spare_runs:

@@ -32,11 +32,12 @@ class Membership:
             if flags & PoolFlag.MUST_SHARE:
                 return Status.EACCES, 0
             wanted = PRIVATE
-        if number is None or not self._enter(owner, number, bool(flags & PoolFlag.PERSIST), wanted):
+        if number is None or not self.enter(owner, number, bool(flags & PoolFlag.PERSIST), wanted):
             return Status.EPERM, 0
         return Status.OK, number
 
-    def _enter(self, owner: int, number: int, persistent: bool, uuid: Uuid) -> bool:
+    def enter(self, owner: int, number: int, persistent: bool, uuid: Uuid) -> bool:
+        """Make a pool in a free slot, or join the shared one of `uuid`; False: it is in it, or there are too many."""
         pools = self.shelf.pools
         there = pools.shared.get(uuid)
         if there is not None and owner not in there.members:

@@ -13,7 +13,8 @@ Rule: until the commit nothing is for good, and `undo` takes everything back.
 from collections.abc import Callable
 
 from hypervisor.tmem.forms import Form
-from hypervisor.tmem.pools import MAX_SHARED, PRIVATE, Pool, flags_of
+from hypervisor.tmem.pools import MAX_SHARED, PRIVATE, Pool
+from hypervisor.tmem.saving import pools_of
 from hypervisor.tmem.store import Store
 from hypervisor.tmem.stream import BadStream, ClientFacts, Kind, Pages, PoolFacts, Record
 from shm.abi import PoolFlag, Refusal
@@ -72,12 +73,8 @@ class Restoring:
                                f"--share to allow it")
         if there is not None and guest in there.members:
             raise BadStream(offset, f"shared pool {facts.number} is another of its pools too")
-        if there is None and len(pools.shared) >= MAX_SHARED:
+        if not self.store.membership.enter(guest, facts.number, persistent=False, uuid=facts.uuid):
             raise UsageProblem(f"pool {facts.number} is shared, and {MAX_SHARED} shared pools are here already")
-        if there is None:
-            pools.create(guest, facts.number, persistent=False, uuid=facts.uuid)
-        else:
-            pools.join(there, guest, facts.number)
         self.store.clients.get(guest).authorised.add(facts.uuid)
 
     def _persistent(self, guest: int, offset: int, number: int) -> Pool:
@@ -89,6 +86,7 @@ class Restoring:
     def _put(self, guest: int, offset: int, record: Pages) -> None:
         self._persistent(guest, offset, record.pool)
         statuses = self.store.put_many(guest, record.pool, record.oids, record.indexes, record.content)
+        self.store.shelf.pressure.requester = None           # from here on nobody asks for room, as after a call (T62)
         if (statuses < 0).any():
             reason = Refusal(int(self.store.reasons[statuses < 0][0]))
             if reason == Refusal.FROZEN:
@@ -102,9 +100,8 @@ class Restoring:
 
     def _end(self, guest: int, offset: int, pools: tuple[PoolFacts, ...]) -> None:
         """Hold what is here against what its hypervisor said there is."""
-        here = tuple(PoolFacts(number, int(flags_of(pool)), pool.uuid, pool.pages if pool.persistent else 0)
-                     for number, pool in self.store.pools.numbered(guest) if not pool.shared)
-        if here != tuple(pool for pool in pools if pool.uuid == PRIVATE):
+        here, said = ([pool for pool in some if pool.uuid == PRIVATE] for some in (pools_of(self.store, guest), pools))
+        if here != said:
             raise BadStream(offset, "the pools at its end are not those that came")
         self.complete = True
 

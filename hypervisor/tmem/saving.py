@@ -148,7 +148,7 @@ class Saving:
         self.progress.rounds += 1
 
     def _end(self) -> bytes:
-        return self._writer.client(self._facts()) + self._writer.end(tuple(self._pools()))
+        return self._writer.client(self._facts()) + self._writer.end(tuple(pools_of(self.store, self.guest)))
 
     def _facts(self) -> ClientFacts:
         client = self._client
@@ -156,13 +156,9 @@ class Saving:
         return ClientFacts(self._name, client.weight, client.cap, int(client.form), frozen, self._max_pages,
                            self._token)
 
-    def _pools(self) -> list[PoolFacts]:
-        return [PoolFacts(number, int(flags_of(pool)), pool.uuid, pool.pages if pool.persistent else 0)
-                for number, pool in self.store.pools.numbered(self.guest)]
-
     def _announcement(self) -> bytes:
         """Return records of the pools that are new: a guest may make some while it is saved."""
-        fresh = [facts for facts in self._pools() if facts.number not in self._announced]
+        fresh = [facts for facts in pools_of(self.store, self.guest) if facts.number not in self._announced]
         self._announced |= {facts.number for facts in fresh}
         return b"".join(self._writer.pool(facts) for facts in fresh)
 
@@ -205,6 +201,12 @@ class Saving:
         client.changed, client.replacing_flushes = None, False
         if self.mode != Mode.TRACK:
             client.frozen = self._was_frozen
+
+
+def pools_of(store: Store, guest: int) -> list[PoolFacts]:
+    """Return what a stream says of a guest's pools."""
+    return [PoolFacts(number, int(flags_of(pool)), pool.uuid, pool.pages if pool.persistent else 0)
+            for number, pool in store.pools.numbered(guest)]
 
 
 def _handles_of(store: Store, pool: Pool) -> np.ndarray:

@@ -195,9 +195,10 @@ class Shelf:
 
     def audit(self) -> list[str]:
         """Recount everything; return what does not add up (T99)."""
-        places = self.catalogue.places[self.catalogue.stored()]
+        pages = self.catalogue.stored()
+        places = self.catalogue.places[pages]
         problems = self.catalogue.audit() + self.storage.audit(places)
-        raw = int(np.count_nonzero((places < RAW_LIMIT) & (self.catalogue.ages.stamps[self.catalogue.stored()] == 0)))
+        raw = int(np.count_nonzero((places < RAW_LIMIT) & (self.catalogue.ages.stamps[pages] == 0)))
         if raw != self.lasting_raw:
             problems.append(f"store: {self.lasting_raw} persistent pages in own frames counted, there are {raw}")
         for pool in self.pools.all():

@@ -92,15 +92,6 @@ class Store:
         """Note that the clock's hand has passed over the store."""
         self.catalogue.ages.pass_hand()
 
-    def count(self, statuses: np.ndarray | int) -> None:
-        """Count operations and those that were answered with a negative status (T100)."""
-        if isinstance(statuses, int):
-            self.counts[StoreCount.TT] += 1
-            self.counts[StoreCount.TE] += statuses < 0
-        else:
-            self.counts[StoreCount.TT] += len(statuses)
-            self.counts[StoreCount.TE] += np.count_nonzero(statuses < 0)
-
     def audit(self) -> list[str]:
         """Recount everything; return what does not add up (T99)."""
         return self.shelf.audit()

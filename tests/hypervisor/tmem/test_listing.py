@@ -102,7 +102,7 @@ def test_forms_add_up_to_all_pages_and_frames():
             for n in range(40):
                 assert store.put(guest, pool, OID, n, text_page(n // 2 + 1)) == Status.OK
             assert store.new_page(guest, pool, OID, 99) == Status.OK
-        forms = figures.forms(store)
+        forms = figures.forms(store, store.storage.figures())
         assert {kind: held["pages"] for kind, held in forms.items()} == {
             "raw": 40, "lz4": 40, "tze": 40, "dedup": 40, "zero": 4}
         assert sum(held["frames"] for held in forms.values()) == store.heap.in_use

@@ -111,6 +111,13 @@ def test_what_was_gone_is_gone_there(target):
     assert target.clients.get(NEW).weight == 9, "the client as it was at the end"
 
 
+def test_a_restored_guest_pays_for_nobody_elses_frames_afterwards(target):
+    """T62: it asked for room while its pages came, and asks no more."""
+    restore(target, lying(("client", CLIENT), ("pool", POOL), one_page()))
+    assert len(target.catalogue) == 1
+    assert target.shelf.pressure.requester is None
+
+
 def test_quirk_weight_and_cap_are_forgotten():
     with a_store(quirks=True) as target:
         restore(target, lying(("client", CLIENT), ("end", ()))).commit()

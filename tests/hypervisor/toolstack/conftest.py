@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from hypervisor.toolstack import cli
 from hypervisor.toolstack.interruption import Interruption
 from hypervisor.toolstack.journal import Journal
 from hypervisor.toolstack.means import Means, Patience
@@ -19,6 +20,16 @@ from hypervisor.toolstack.results import GuestResult, MapSample, Memory, PhaseRe
 
 MIB = 1 << 20
 FAKE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_children.py")))
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Type a command; return (status, standard output, standard error)."""
+    def type_(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["memcommons", *words])
+        status = cli.main()
+        return status, *capsys.readouterr()
+    return type_
 
 
 @pytest.fixture

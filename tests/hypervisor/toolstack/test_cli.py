@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hypervisor.toolstack import cli, means
+from hypervisor.toolstack import means
 from hypervisor.toolstack.journal import Journal
 from hypervisor.toolstack.report import progress_on, show
 from hypervisor.toolstack.run import Outcome, run
@@ -34,16 +34,6 @@ name = "b"
 ram = "8MiB"
 workload = "stress"
 """
-
-
-@pytest.fixture
-def typed(monkeypatch, capsys):
-    """Type a command; return (status, standard output, standard error)."""
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["memcommons", *words])
-        status = cli.main()
-        return status, *capsys.readouterr()
-    return type_
 
 
 # What is typed -> the line (its start; click's own words differ between versions).

@@ -2,26 +2,14 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import posix_ipc
 import pytest
 
-from hypervisor.toolstack import cli
 from shm import names
 
 PAGE = 4096
-
-
-@pytest.fixture
-def typed(monkeypatch, capsys):
-    """Type a command; return (status, standard output, standard error)."""
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["memcommons", *words])
-        status = cli.main()
-        return status, *capsys.readouterr()
-    return type_
 
 
 def test_list_shows_the_cluster_and_its_guests(typed, machine):

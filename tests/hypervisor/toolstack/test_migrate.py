@@ -14,7 +14,7 @@ import pytest
 
 from guests import Guest
 from guests.pool import Pool
-from hypervisor.toolstack import cli, migrate
+from hypervisor.toolstack import migrate
 from hypervisor.toolstack.connection import call
 from shm.abi import PAGE_SIZE
 from shm.errors import HypervisorGone, UsageProblem
@@ -41,16 +41,6 @@ time.sleep(60)
 
 
 CHILDREN = pytest.mark.parametrize("clusters", ["children"], indirect=True)
-
-
-@pytest.fixture
-def typed(monkeypatch, capsys):
-    """Type a command; return (status, standard output, standard error)."""
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["memcommons", *words])
-        status = cli.main()
-        return status, *capsys.readouterr()
-    return type_
 
 
 @pytest.fixture

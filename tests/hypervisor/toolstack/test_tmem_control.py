@@ -2,12 +2,10 @@
 
 import json
 import re
-import sys
 import uuid
 
 import pytest
 
-from hypervisor.toolstack import cli
 from hypervisor.toolstack.tmem_control import EVERYBODY, Tmem
 from shm.abi import PAGE_SIZE
 from shm.errors import UsageProblem
@@ -27,13 +25,9 @@ def bank(running):
 
 
 @pytest.fixture
-def typed(monkeypatch, capsys, running):
+def typed(typed, running):
     """Type a command to the cluster; return (status, standard output, standard error)."""
-    def type_(*words):
-        monkeypatch.setattr(sys, "argv", ["memcommons", "ctl", running.cluster, *words])
-        status = cli.main()
-        return status, *capsys.readouterr()
-    return type_
+    return lambda *words: typed("ctl", running.cluster, *words)
 
 
 def test_freeze_and_thaw_one(typed, bank):
