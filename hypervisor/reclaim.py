@@ -17,6 +17,7 @@ from hypervisor.ledger import HEAP, Ledger
 from hypervisor.policy import Policy
 from hypervisor.policy.census import Census, Hand, Holding, Plan
 from hypervisor.tmem.heap import Heap
+from hypervisor.tmem.pressure import Pressure
 from hypervisor.tmem.store import Store
 from shm.counters import HostCount
 from shm.pagestate import REFERENCED
@@ -53,23 +54,40 @@ class Reclaim:
         if self.ledger.reserve(owner, frames):
             return True
         if owner != HEAP:
+            self.pressure.took(None, frames)
             self.domains[owner].counts[HostCount.DIRECT_RECLAIMS] += 1
-        self.free_up(frames - self.ledger.free + min(self.low, frames), insist=owner != HEAP)
+        self.free_up(frames - self.ledger.free + min(self.low, frames), insist=owner != HEAP, for_put=owner == HEAP)
         return self.ledger.reserve(owner, frames)
 
     def background(self) -> None:
-        """Free some frames if fewer than the low watermark are free."""
+        """Free some frames if fewer than the low watermark are free.
+
+        It makes the room that was taken before: whose puts took it are those who ask, each for its part (T58).
+        """
         if self.ledger.free >= self.low or monotonic() < self._fruitless_until:
             return
         self.background_runs += 1
-        if not self.free_up(min(BACKGROUND_BATCH, HIGH_FACTOR * self.low - self.ledger.free)):
+        freed = 0
+        for guest, frames in self.pressure.askers(min(BACKGROUND_BATCH, HIGH_FACTOR * self.low - self.ledger.free)):
+            self.pressure.requester = guest
+            freed += self.free_up(frames, for_put=True)
+        self.pressure.requester = None
+        if not freed:
             self._fruitless_until = monotonic() + PAUSE_S
 
-    def free_up(self, wanted: int, insist: bool = True) -> int:
+    @property
+    def pressure(self) -> Pressure:
+        assert self.store is not None
+        return self.store.shelf.pressure
+
+    def free_up(self, wanted: int, insist: bool = True, for_put: bool = False) -> int:
         """Free `wanted` frames, or as many as can be had in a few plans; return how many.
 
         `insist`: stored pages go until they free frames.  Not for the heap: a put may be refused, a guest's memory not.
+        `for_put`: it is a put's doing, and whose put it was may pay for it; else no guest pays more than others (T62).
         """
+        if not for_put:
+            self.pressure.requester = None
         freed, before = 0, self._contention()
         for _ in range(PASSES):
             plan = self.policy(self.census(), wanted - freed)

@@ -121,8 +121,7 @@ class Membership:
         self.shelf.catalogue.ages.forget(guest)
         self.shelf.catalogue.forget_empty()
         self.shelf.storage.forget(guest)
-        if self.shelf.pressure.requester == guest:
-            self.shelf.pressure.requester = None
+        self.shelf.pressure.forget(guest)
 
     def empty(self, guest: int) -> None:
         """Destroy all pools of a guest that lives on (control: destroy)."""

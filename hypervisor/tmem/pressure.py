@@ -9,6 +9,7 @@ Rule 2: a page in a slot of a slab frees no frame by itself: whoever wants frame
 """
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,29 @@ class Pressure:
 
     def __init__(self, shelf: "Shelf") -> None:
         self.shelf = shelf
-        self.requester: int | None = None                    # whose put looked for room last
+        self.requester: int | None = None                    # whose put looks for room now
+        self._taken: dict[int | None, int] = {}              # room taken since it was last made good, and by whom
+
+    def took(self, guest: int | None, count: int) -> None:
+        """Note that a guest's puts, or something else (None), took room for so many pages."""
+        if count:
+            self._taken[guest] = self._taken.get(guest, 0) + count
+
+    def forget(self, guest: int) -> None:
+        """Note that a guest is gone: it asks for nothing any more."""
+        self._taken.pop(guest, None)
+        if self.requester == guest:
+            self.requester = None
+
+    def askers(self, frames: int) -> list[tuple[int | None, int]]:
+        """Return who asks for which part of `frames` that are wanted: in the proportion of what each took.
+
+        Not whoever came last: guests that put in turns would have one of them pay for all.
+        """
+        taken, self._taken = self._taken or {None: 1}, {}
+        bounds = [0, *accumulate(taken.values())]
+        parts = [high * frames // bounds[-1] - low * frames // bounds[-1] for low, high in pairwise(bounds)]
+        return [(guest, part) for guest, part in zip(taken, parts, strict=True) if part]
 
     def evict(self, count: int) -> int:
         """Evict `count` ephemeral pages, or as many as there are; return how many went.

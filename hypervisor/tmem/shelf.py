@@ -67,6 +67,7 @@ class Shelf:
         if self.clients.frozen or client.frozen:
             return 0, Refusal.FROZEN
         self.pressure.requester, reason = client.number, Refusal.NONE
+        self.pressure.took(client.number if client.weight else None, count)
         if client.cap and not self.rules.quirks:
             count, reason = self._below_cap(client, pool.persistent, count)
         if not pool.persistent:

@@ -10,14 +10,15 @@ import argparse
 import json
 import os
 import secrets
-import socket
-from contextlib import closing
+from contextlib import ExitStack
 
 import numpy as np
+from cluster import hypervisor
 
-from hypervisor.domains import make_domain
-from hypervisor.machine import Machine, Settings
-from shm.abi import PAGE_SIZE, TMEM_VERSION, VERSION_SHIFT, Status
+from guests import Guest
+from guests.pool import Pool
+from hypervisor.toolstack.connection import call
+from shm.abi import PAGE_SIZE
 
 BATCH = 16                   # pages a turn, as one multicall would put
 TURNOVERS = 8                # how often each guest could have filled all frames
@@ -25,27 +26,23 @@ RAM = 16                     # pages of each guest's memory
 
 
 def shares(weights: list[int], frames: int, quirks: str) -> list[float]:
-    """Return the part of all ephemeral pages that each guest holds in the end."""
+    """Return the part of all ephemeral pages that each guest of a cluster holds in the end."""
     name = f"bench-{os.getpid()}-{secrets.token_hex(2)}"
-    with closing(Machine(Settings(name, frames, "tmem", quirks=quirks))) as machine:
-        for number, weight in enumerate(weights):
-            here, _ = socket.socketpair()
-            machine.admit(make_domain(number, f"g{number}", os.getpid(), here, RAM, RAM, weight, machine.stem))
-            status, _ = machine.store.create_pool(number, TMEM_VERSION << VERSION_SHIFT)
-            assert status == Status.OK
-        _press(machine, len(weights), TURNOVERS * frames)
-        held = [machine.store.pages_of(number, persistent=False) for number in range(len(weights))]
+    with ExitStack() as stack:
+        stack.enter_context(hypervisor(name, frames * PAGE_SIZE, scheme="tmem", quirks=quirks))
+        guests = [stack.enter_context(Guest.connect(name, f"g{number}", RAM * PAGE_SIZE, weight=weight))
+                  for number, weight in enumerate(weights)]
+        _press([guest.tmem.new_pool(persistent=False) for guest in guests], TURNOVERS * frames)
+        held = [guest["ephemeral"] for guest in call(name, {"call": "list"})["guests"]]
         return [pages / sum(held) for pages in held]
 
 
-def _press(machine: Machine, guests: int, pages: int) -> None:
+def _press(pools: list[Pool], pages: int) -> None:
     """Have every guest put so many pages, all of one content: as raw pages they take a frame each."""
-    content, oids = np.ones((BATCH, PAGE_SIZE), np.uint8), np.zeros((BATCH, 3), np.uint64)
+    content = np.ones((BATCH, PAGE_SIZE), np.uint8)
     for first in range(0, pages, BATCH):
-        indexes = np.arange(first, first + BATCH, dtype=np.uint64)
-        for number in range(guests):
-            statuses = machine.store.put_many(number, 0, oids, indexes, content)
-            assert (statuses == Status.OK).all()
+        for pool in pools:
+            assert pool.put_many(0, range(first, first + BATCH), content).all()
 
 
 def table(weights: list[int], frames: int) -> list[dict[str, float]]:

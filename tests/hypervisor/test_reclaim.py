@@ -291,7 +291,7 @@ def test_background_reclaim_starts_below_the_low_watermark_and_ends_at_the_high_
 def test_background_reclaim_is_bounded_a_round(still_machine, clock):
     still = still_machine(budget=64)
     wanted = []
-    still.machine.reclaim.free_up = lambda frames: wanted.append(frames) or frames
+    still.machine.reclaim.free_up = lambda frames, for_put: wanted.append(frames) or frames
     still.machine.ledger.budget = 1 << 20
     still.machine.ledger.reserve(HEAP, 1 << 20)
     still.machine.reclaim.background()

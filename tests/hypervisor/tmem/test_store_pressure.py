@@ -220,3 +220,16 @@ def test_pages_that_cost_no_frame_are_bounded_all_the_same():
             assert store.new_page(A, pool, OID, index) == Status.OK
         assert store.ephemeral == PAGES_A_FRAME * 8
         assert get(store, A, pool, index=999) == 0, "the oldest went"
+
+
+def test_who_took_the_room_asks_for_its_part_of_what_is_made_good():
+    """T58 for reclaim in the background: by what each took, whoever put last; once made good, nobody owes anything."""
+    with a_store() as store:
+        pressure = store.shelf.pressure
+        for guest, count in ((A, 10), (B, 20), (None, 0), (A, 0), (B, 10)):
+            pressure.took(guest, count)
+        assert pressure.askers(8) == [(A, 2), (B, 6)]
+        assert pressure.askers(5) == [(None, 5)]
+        pressure.took(A, 3)
+        pressure.forget(A)
+        assert pressure.askers(1) == [(None, 1)]
