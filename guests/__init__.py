@@ -2,6 +2,11 @@
 
     guest        attach, and the object that an application holds
     memory       guest RAM in software mode: the access protocol
+    hardware     guest RAM in hardware mode: plain loads and stores on a mapping registered with userfaultfd
+    pager        the process that restores discarded pages in hardware mode; `pager_process` starts it and speaks to it
+    arrays       numpy arrays on guest memory that heal; `pageranges` finds them pages, without a guest kernel
+    sources      where each page's bytes can be had again
+    processor    ESSA as the guest's processor executes it, on either hint path; diag 10, reset
     tmem         the tmem calls; `pool` one pool: put, get, many; `moving` follows tmem to another cluster
     kernel/      allocator, page cache, lists, swap, hints: a small guest kernel
     volatility   what forbids make_volatile, as a table
@@ -14,10 +19,28 @@
 It never imports the hypervisor.  An application needs `Guest`, `Essa` and the errors named here.
 """
 
-from guests.guest import Guest
-from guests.pool import Pool
-from shm.errors import AddressingException, DiscardFault, HypervisorGone, MemcommonsError, OutOfMemory, TmemRefused
-from shm.pagestate import Essa, was_discarded
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from guests.guest import Guest
+    from guests.pool import Pool
+    from shm.errors import AddressingException, DiscardFault, HypervisorGone, MemcommonsError, OutOfMemory, TmemRefused
+    from shm.pagestate import Essa, was_discarded
+
+_ERRORS, _STATES = "shm.errors", "shm.pagestate"
+_HOMES = {
+    "Guest": "guests.guest", "Pool": "guests.pool", "Essa": _STATES, "was_discarded": _STATES,
+    "AddressingException": _ERRORS, "DiscardFault": _ERRORS, "HypervisorGone": _ERRORS, "MemcommonsError": _ERRORS,
+    "OutOfMemory": _ERRORS, "TmemRefused": _ERRORS,
+}
 
 __all__ = ["AddressingException", "DiscardFault", "Essa", "Guest", "HypervisorGone", "MemcommonsError", "OutOfMemory",
            "Pool", "TmemRefused", "was_discarded"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the pager is of this package, and must stay small."""
+    from importlib import import_module
+    if name not in _HOMES:
+        raise AttributeError(f"module 'guests' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -54,6 +54,10 @@ class Disk:
                                f"{error.strerror}") from error
         return cls(fd, -(-os.fstat(fd).st_size // PAGE_SIZE), counters, writable=writable)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the file behind it, for who reads blocks of it without being counted here."""
+        return self._fd
+
     def read(self, block: int, count: int = 1) -> np.ndarray:
         """Return `count` blocks from `block` on, a fresh (count, 4096) uint8 array."""
         return self._read([(block, count)], count)

@@ -12,14 +12,16 @@ An access is all or nothing a page; a batch is not all or nothing, except that a
 
 from collections.abc import Callable, Sequence
 from time import monotonic, monotonic_ns
+from typing import NoReturn
 
 import numpy as np
 
+from guests.sources import Sources
 from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, Op, Status
 from shm.channel import GuestEnd
 from shm.counters import Count
-from shm.errors import AddressingException, BrokenInvariant, DiscardFault, HypervisorGone, OutOfMemory
-from shm.pagestate import GUEST_CHANGE, HOST_CHANGE, REFERENCED, Access, Essa
+from shm.errors import AddressingException, BrokenInvariant, DiscardFault, HypervisorGone, OutOfMemory, UsageProblem
+from shm.pagestate import GUEST_CHANGE, HOST_CHANGE, POT_VOLATILE, REFERENCED, USAGE_MASK, Access, Essa
 from shm.statemap import StateMap, checked_gfns
 from shm.transfer import Transfer
 
@@ -44,8 +46,23 @@ class Memory:
         self.transfer = transfer
         self.counters = counters
         self.restore: Restore | None = None          # set by Guest.on_discard
+        self.view: np.ndarray | None = None          # (pages, 4096) to be touched plainly: in hardware mode
+        self.sources: Sources | None = None          # where discarded pages can be read again: in hardware mode
         self._rows = ram.reshape(-1, PAGE_SIZE)
         self._bytes = ram.data                       # touched only where the state says that there is a frame
+
+    def restore_with(self, restore: Restore | None) -> None:
+        """Let `restore(gfn) -> 4096 bytes` restore discarded pages; None: a touch raises DiscardFault."""
+        self.restore = restore
+
+    def release(self) -> None:
+        """Say that the guest is about to leave."""
+
+    def close(self) -> None:
+        """Let go of what is not the garbage collector's."""
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageProblem("guest memory cannot be copied to another process: a restore function must not refer to it")
 
     # one page
 
@@ -113,9 +130,26 @@ class Memory:
             data = self.restore(gfn)
             if len(data) != PAGE_SIZE:
                 raise ValueError(f"the restore function gave {len(data)} bytes for page {gfn}, not {PAGE_SIZE}")
-            self.map.essa_one(Essa.SET_STABLE, gfn)
-            self.write(gfn, data, clean=True)
-            self.map.essa_one(Essa.SET_VOLATILE, gfn)
+            was_p = self.map.usage[gfn] & USAGE_MASK == POT_VOLATILE
+            self._put_back(gfn, data, Essa.SET_POT_VOLATILE if was_p else Essa.SET_VOLATILE)
+
+    def _put_back(self, gfn: int, data: bytes, order: Essa) -> None:
+        """Fill a discarded page, and let it be P or V again.
+
+        In one step: made P after its frame was taken once more, it would be V, and a later store to it could be lost.
+        """
+        map_, start = self.map, gfn * PAGE_SIZE
+        map_.essa_one(Essa.SET_STABLE, gfn)
+        while True:
+            with map_.lock:
+                access = map_.access_one(gfn)
+                if access == _NORMAL:
+                    map_.mark_one(gfn, _FILL)
+                    self._bytes[start:start + PAGE_SIZE] = data
+                    map_.usage[gfn] &= 0xFF ^ GUEST_CHANGE
+                    map_.hint_one(order, gfn)
+                    return
+            self._fault_one(gfn, access)
 
     # many pages
 

@@ -4,7 +4,7 @@ A call answered EMOVED has not been carried out.  The guest then asks the cluste
 there as a second guest of one page of RAM, with the token it was given: it takes over the number that waits there, and
 so the pools.  Its memory stays where it is.
 
-Rule 1: the home connection is never used to ask: whoever waits for the hypervisor's end there (`Guest.wait_gone`) would
+Rule 1: the home connection is never used to ask: whoever waits for the hypervisor's end there (`GuestEnd` does) would
         take an answer for it.
 Rule 2: one away attachment at most.  When tmem moves on, the one before is left.
 """

@@ -6,11 +6,14 @@ It never imports guests; guests are separate processes that attach at the door.
     dispatch     hypercall -> what carries it out
     gate         attaching guests at the door
     orders       what people ask and order through the door
+    states       of these: page states shown, moved to another host, reset; frames taken for a test
+    processor    trapped ESSA, diag 10, reset, the release list; `usage` writes the guest's word down
     domains      what is known of each guest
     ledger       frames: who holds how many, and the budget
     cmm2         host half of CMM2: evict, discard, preserve, page in, grant
     swap         the hypervisor's swap disk
     tmem/        pools, store, heap
+    census       usage by content, as the CMM2 patches showed it (pure)
     policy/      census in, plan out
     reclaim      takes the census, carries the plan out
     audit        the kernel's count against the ledger

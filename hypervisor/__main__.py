@@ -29,14 +29,15 @@ def main() -> int:
 
 def serve(order: dict[str, Any]) -> int:
     """Run a machine with the settings of `order`; sizes there are bytes."""
-    from hypervisor.machine import Machine, Settings
+    from hypervisor.machine import FAULT_DEADLINE_S, Machine, Settings
 
     machine = Machine(Settings(
         cluster=order["cluster"], budget=order["budget"] // PAGE_SIZE, scheme=order.get("scheme", "cmm2+tmem"),
         reclaim=order.get("reclaim", "hint-after-choice"), swap=order.get("swap", 0) // PAGE_SIZE,
         ephemeral_pages=order.get("ephemeral_pages", 0), folder=order.get("folder"), form=order.get("form", "raw"),
         quirks=order.get("quirks", "none"), write_back=order.get("write_back", False),
-        dedup_across=order.get("dedup_across", False),
+        dedup_across=order.get("dedup_across", False), cmma=order.get("cmma", "architected"),
+        access_bits=order.get("access_bits", True), fault_deadline=order.get("fault_deadline", FAULT_DEADLINE_S),
     ), report)
     signal.signal(signal.SIGTERM, lambda *_: setattr(machine, "stopping", True))
     machine.watch(sys.stdin.fileno(), lambda: setattr(machine, "stopping", not os.read(sys.stdin.fileno(), 4096)))

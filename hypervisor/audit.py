@@ -41,8 +41,17 @@ class Audit:
         self.checks += 1
         thieves = [domain for domain in self.domains.values() if self._is_thief(domain)]
         for owner, resident in self._residents().items():
-            self._note(owner, resident - self.ledger.held.get(owner, 0))
+            drift = resident - self.ledger.held.get(owner, 0)
+            self._note(owner, drift if drift > 0 else min(0, drift + self._on_their_way(owner)))
         return thieves
+
+    def _on_their_way(self, owner: int) -> int:
+        """Return how many frames a guest's pager may take this very moment: granted, and perhaps not yet resident."""
+        domain = self.domains.get(owner)
+        if domain is None or domain.hardware is None:
+            return 0
+        domain.hardware.collect(domain)
+        return len(domain.hardware.restoring)
 
     def _residents(self) -> dict[int, int]:
         return {HEAP: self.heap.object.resident()} | {n: domain.ram.resident() for n, domain in self.domains.items()}

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hypervisor.cmm2 import Cmm2
 from hypervisor.domains import Domain
-from hypervisor.reclaim import Reclaim
+from hypervisor.faults import Faults
+from hypervisor.granting import Answer as Grant
+from hypervisor.granting import Granting
+from hypervisor.processor import ProcessorCalls
 from hypervisor.tmem.calls import Answer, TmemCalls
 from shm.abi import ENTRY, Op, Request, Status, decode_request, encode_reply, sequence_of
 from shm.counters import HostCount
@@ -24,16 +26,20 @@ _HYPERCALLS, _MULTICALLS = int(HostCount.HYPERCALLS), int(HostCount.MULTICALLS)
 class Dispatch:
     """Carries hypercalls out; those of tmem are `tmem`'s."""
 
-    def __init__(self, cmm2: Cmm2, reclaim: Reclaim, tmem: TmemCalls) -> None:
-        self.cmm2 = cmm2
-        self.reclaim = reclaim
+    def __init__(self, granting: Granting, faults: Faults, tmem: TmemCalls, processor: ProcessorCalls) -> None:
+        self.granting, self.faults = granting, faults
+        self.cmm2 = granting.cmm2
         self.tmem = tmem
+        self.processor = processor
         self._calls: dict[Op, Callable[[Domain, Request], Answer]] = {
             Op.PING: lambda domain, request: (Status.OK, 0),
             Op.FAULT: self._fault,
             Op.BALLOON: self._balloon,
             Op.MULTICALL: self._multicall,
+            Op.PIN: self._pin,
+            Op.UNPIN: self._pin,
         }
+        self._calls.update(processor.table)
         self._calls.update(dict.fromkeys(tmem.table, tmem.answer))
 
     def answer(self, domain: Domain, message: bytes) -> bytes:
@@ -47,6 +53,8 @@ class Dispatch:
             domain.counts[HostCount.ERRORS] += 1
             return encode_reply(sequence_of(message), Status.EINVAL)
         status, value = self._calls[request.op](domain, request)
+        if domain.releases is not None:
+            self.processor.leave(domain)
         if status < 0 and status != _EEMPTY:
             domain.counts[HostCount.ERRORS] += 1
         return encode_reply(request.seq, status, value)
@@ -61,37 +69,35 @@ class Dispatch:
     def _fault(self, domain: Domain, request: Request) -> Answer:
         """Grant frames to the pages named in the transfer buffer; the value is how many got one now.
 
+        In hardware mode the pager is told of those that were discarded, all at once: a touch then waits for it.
         OK with 0 says: look again (a state changed, or a lock was held: this guest's, or those of all that had frames
         to give; who keeps his is ended in the end).  ENOMEM: no frame, even after reclaim, or none within its max_mem.
         """
         gfns = self._gfns(domain, request.arguments[0])
         if gfns is None:
             return Status.EFAULT, 0
+        if domain.hardware is not None:
+            self.faults.restore(domain, gfns)
         wanting = self.cmm2.wanting(domain, gfns)
         if wanting is None or not len(wanting.gfns):
             return Status.OK, 0
-        count = self._within_max_mem(domain, len(wanting.gfns))
-        while count and not self.reclaim.room(domain.number, count):
-            count //= 2
-        if not count and self.reclaim.contended:
-            return Status.OK, 0
-        try:
-            granted = self.cmm2.grant(domain, wanting.first(count)) if count else 0
-        except OSError:                  # /dev/shm is full, whatever the budget says
-            count = granted = 0
-        domain.counts[HostCount.REFUSED_FAULTS] += len(wanting.gfns) - count
-        return (Status.OK if count else Status.ENOMEM), granted
+        outcome, granted = self.granting.grant(domain, wanting)
+        return (Status.ENOMEM if outcome is Grant.NONE else Status.OK), granted
 
-    def _within_max_mem(self, domain: Domain, count: int) -> int:
-        """Return how many frames more a guest may hold beside its persistent pages (T67).
+    def _pin(self, domain: Domain, request: Request) -> Answer:
+        """Hold pages stable and resident (PIN), or let them go (UNPIN).
 
-        Where that is too few, frames of its own go: what it stored has taken their place.
+        EFAULT: they are not its own, or not pinned.  ENOMEM: no frames for them all, or it pins as many as it may.
         """
-        held = self.reclaim.ledger.held.get(domain.number, 0) + self.tmem.store.pages_of(domain.number, persistent=True)
-        excess = held + count - domain.max_pages
-        if excess <= 0:
-            return count
-        return max(0, min(count, count - excess + self.reclaim.from_guest(domain, excess)))
+        gfns = self._gfns(domain, request.arguments[0])
+        if gfns is None:
+            return Status.EFAULT, 0
+        if request.op == Op.UNPIN:
+            return (Status.OK if self.granting.unpin(domain, gfns) else Status.EFAULT), 0
+        status, _ = self._fault(domain, request)
+        if status != Status.OK or not self.granting.pin(domain, gfns):
+            return Status.ENOMEM, 0
+        return Status.OK, len(gfns)
 
     def _balloon(self, domain: Domain, request: Request) -> Answer:
         """Take the frames of unused pages at once, so that they count as given back; the value is how many there were.
@@ -101,6 +107,7 @@ class Dispatch:
         gfns = self._gfns(domain, request.arguments[0])
         if gfns is None or not self.cmm2.all_unused(domain, gfns):
             return Status.EFAULT, 0
+        self.processor.free_copies(domain, gfns)
         return Status.OK, self.cmm2.evict(domain, gfns)
 
     def _multicall(self, domain: Domain, request: Request) -> Answer:

@@ -1,7 +1,7 @@
 """What the hypervisor knows of each guest.
 
 All that decides anything is private to the hypervisor: the guest's own arrays are looked at, under its lock, and never
-trusted.  A domain costs 8 bytes a page: usage and content (shared, 1 each), swap slot (4), grace (1), and one to spare.
+trusted.  A domain costs 8 bytes a page: usage and content (shared, 1 each), swap slot (4), grace (1), holds (1).
 """
 
 import os
@@ -14,19 +14,26 @@ from time import monotonic
 import numpy as np
 import posix_ipc
 
+from hypervisor.mapping import Mapping
+from hypervisor.references import References
 from shm import names
 from shm.abi import PAGE_SIZE
 from shm.arena import SharedObject
 from shm.channel import HostEnd, make_queue
 from shm.counters import HostCount, attach_counters
-from shm.pagestate import CONTENT_MASK, RESIDENT, ZERO
+from shm.pagestate import CONTENT_MASK, REFERENCED, RESIDENT, ZERO
+from shm.releaselist import ReleaseList
 from shm.statemap import StateLock, StateMap
 from shm.transfer import TRANSFER_PAGES, Transfer
 
 GRACE_S = 0.1                # a page just granted is no victim for so long, or until it was accessed
+TOUCH_GRACE_S = 0.002        # ... in hardware mode, where nobody says that it was: the toucher goes on at once
 LOCK_PATIENCE_S = 0.02       # a lock held longer is passed by ...
 LOCK_LIMIT_S = 5.0           # ... and a guest that never gives it back in this time is ended
 NO_SLOT = -1
+RESTORING = 0x80             # of `holds`: the guest's pager is filling the page
+COLLECT_FROM = 16            # pages that pagers were asked for: so many are worth a look at which are there
+MOST_PINS = 0x7F             # ... the rest counts how often it is pinned
 
 
 class Grace:
@@ -34,12 +41,20 @@ class Grace:
 
     def __init__(self, pages: int) -> None:
         self.mask = np.zeros(pages, bool)
-        self._until: deque[tuple[float, np.ndarray]] = deque()
+        self.seconds = GRACE_S
+        self._until: deque[tuple[float, np.ndarray | int]] = deque()
 
     def begin(self, gfns: np.ndarray) -> None:
         self.current()                                       # where nobody asks, what is over would pile up
         self.mask[gfns] = True
-        self._until.append((monotonic() + GRACE_S, gfns))
+        self._until.append((monotonic() + self.seconds, gfns))
+
+    def begin_one(self, gfn: int) -> None:
+        self.mask[gfn] = True
+        now = monotonic()
+        while self._until and self._until[0][0] <= now:
+            self.mask[self._until.popleft()[1]] = False
+        self._until.append((now + self.seconds, gfn))
 
     def current(self) -> np.ndarray:
         """Return the mask of pages in their grace (bool, one a page)."""
@@ -47,6 +62,37 @@ class Grace:
         while self._until and self._until[0][0] <= now:
             self.mask[self._until.popleft()[1]] = False
         return self.mask
+
+
+@dataclass(eq=False)
+class Hardware:
+    """What a guest in hardware mode has beside the rest.  Written by `Faults`, references by the clock too."""
+
+    mapping: Mapping
+    pager: socket.socket
+    waiting: dict[int, float] = field(default_factory=dict)      # touched pages not served yet, since when
+    stores: dict[int, float] = field(default_factory=dict)       # stored to, the same
+    restoring: dict[int, float] = field(default_factory=dict)    # pages that the pager was asked for, since when
+    ahead: int = -1              # the page that a sequential toucher would touch next
+    window: int = 1              # pages granted for the last touch
+    references: References | None = None                         # its access bits, where they can be had
+
+    def restore(self, gfn: int) -> None:
+        """Note that the pager is asked for a page now."""
+        self.restoring[gfn] = monotonic()
+
+    def collect(self, domain: "Domain") -> None:
+        """Ask the kernel which pages the pager has filled meanwhile: evictions may take them again."""
+        done = [gfn for gfn in self.restoring if self.mapping.has_frame(gfn)]
+        for gfn in done:
+            del self.restoring[gfn]
+        domain.holds[done] &= 0xFF ^ RESTORING
+
+    def close(self) -> None:
+        if self.references is not None:
+            self.references.close()
+        self.mapping.close()
+        self.pager.close()
 
 
 @dataclass(eq=False)
@@ -69,18 +115,50 @@ class Domain:
     counters: np.ndarray         # the guest's own, in shared memory
     slots: np.ndarray            # int32: swap slot of each preserved page, else NO_SLOT
     grace: Grace
+    holds: np.ndarray            # uint8: no eviction takes a page that is pinned, or RESTORING
     counts: np.ndarray = field(default_factory=lambda: np.zeros(len(HostCount), np.int64))
     lock_missed_since: float | None = None
     hand: int = 0                # where the search among its own pages alone goes on
+    hardware: Hardware | None = None                         # its mapping and its pager, in hardware mode
+    releases: ReleaseList | None = None                      # of the guest's processor, as KVM has it
     moved: dict[str, str] | None = None                      # where its tmem is now, if not here: see `migration`
 
     @property
     def pages(self) -> int:
         return self.ram.pages
 
+    @property
+    def mapping(self) -> Mapping | None:
+        """The registered mapping of its memory; None in software mode."""
+        return self.hardware.mapping if self.hardware is not None else None
+
+    def collect(self) -> None:
+        """Hold the pages no more that the guest's pager has filled meanwhile."""
+        if self.hardware is not None and self.hardware.restoring:
+            self.hardware.collect(self)
+
+    def off_list(self, gfns: np.ndarray) -> np.ndarray:
+        """Return those of `gfns` that do not wait on the release list (sorted).  The lock is held."""
+        return gfns if self.releases is None else np.setdiff1d(gfns, self.releases.listed(self.pages))
+
     def resident_mask(self) -> np.ndarray:
         """Return which pages have a frame (bool): `content` is ours alone, so this needs no lock."""
         return (self.map.content & CONTENT_MASK) == RESIDENT
+
+    def referenced(self) -> np.ndarray:
+        """Return which pages were accessed since the clock's hand came by (bool)."""
+        marked = self.map.usage & REFERENCED != 0
+        if self.hardware is None or self.hardware.references is None:
+            return marked
+        return marked | self.hardware.references.touched()
+
+    def unreference(self, pages: np.ndarray) -> None:
+        """Clear referenced bits (sorted), under the lock: the accessor sets bits of the same bytes."""
+        if self.lock():
+            self.map.usage[pages] &= 0xFF ^ REFERENCED
+            self.unlock()
+        if self.hardware is not None and self.hardware.references is not None:
+            self.hardware.references.forget(pages)
 
     def lock(self) -> bool:
         """Take the state lock, waiting briefly; say whether it was had (if not: who holds it too long?)."""
@@ -102,8 +180,11 @@ class Domain:
 
 
 def make_domain(number: int, name: str, pid: int, link: socket.socket, pages: int, max_pages: int, weight: int,
-                cluster_stem: str) -> Domain:
-    """Make a guest's objects and its domain; UsageProblem, with nothing left behind, when there is no room."""
+                cluster_stem: str, kvm: bool = False) -> Domain:
+    """Make a guest's objects and its domain; UsageProblem, with nothing left behind, when there is no room.
+
+    `kvm`: its processor executes ESSA as KVM has it (`shm.facilities`).
+    """
     stem = f"{cluster_stem}.g{number}"
     pidfd, objects, queues = os.pidfd_open(pid), dict[str, SharedObject](), list[posix_ipc.MessageQueue]()
     try:
@@ -120,11 +201,14 @@ def make_domain(number: int, name: str, pid: int, link: socket.socket, pages: in
         raise
     usage, content = (objects[kind].map()[:pages] for kind in ("usage", "content"))
     content[:] = ZERO
+    transfer = Transfer(objects["transfer"].map())
     return Domain(
         number=number, name=name, pid=pid, pidfd=pidfd, weight=weight, max_pages=max_pages, stem=stem, link=link,
-        ram=objects["ram"], objects=objects, map=StateMap(usage, content, lock), queues=HostEnd(*queues),
-        transfer=Transfer(objects["transfer"].map()), counters=attach_counters(objects["count"].map().data),
+        ram=objects["ram"], objects=objects, map=StateMap(usage, content, lock, kvm), queues=HostEnd(*queues),
+        transfer=transfer, releases=ReleaseList(transfer.releases) if kvm else None,
+        counters=attach_counters(objects["count"].map().data),
         slots=np.full(pages, NO_SLOT, np.int32), grace=Grace(pages),
+        holds=np.zeros(pages, np.uint8),
     )
 
 
@@ -143,6 +227,8 @@ def close_domain(domain: Domain) -> None:
     for held in domain.objects.values():
         held.drop() if held is domain.ram else None
         held.close()
+    if domain.hardware is not None:
+        domain.hardware.close()
     domain.queues.close()
     domain.map.lock.semaphore.close()
     domain.link.close()

@@ -1,6 +1,7 @@
 """The gate: the hypervisor's side of the door.  Guests attach and leave here, and people give orders.
 
     attach        a guest: its objects are made and handed over by descriptor, `content` read-only
+    hardware      a guest's own mapping is registered: it hands over its userfaultfd and a connection to its pager
     leave         a guest that goes in peace
     list, set-budget, audit, stop        orders; see `Orders`
     tmem-save-begin, moved, ...          orders that belong to their connection; see `Migration`
@@ -18,11 +19,13 @@ from typing import Any
 import posix_ipc
 
 from hypervisor.domains import Domain, make_domain
+from hypervisor.faults import Faults
 from hypervisor.migration import Migration, Waiting
 from hypervisor.tmem.control import EVERYBODY
 from shm import door
 from shm.abi import ABI_VERSION, MAX_GUEST_PAGES, MAX_GUESTS
 from shm.errors import HypervisorGone, UsageProblem
+from shm.facilities import Facilities
 
 Order = Callable[[dict[str, Any]], dict[str, Any]]
 GUEST_NAME_LIMIT = 64
@@ -36,10 +39,12 @@ class Gate:
     def __init__(self, listener: socket.socket, stem: str, features: frozenset[str], orders: dict[str, Order],
                  domains: dict[int, Domain], watch: Callable[[int, Callable[[], None]], None],
                  unwatch: Callable[[int], None], admitted: Callable[[Domain], None],
-                 left: Callable[[Domain, str], None], migration: Migration) -> None:
+                 left: Callable[[Domain, str], None], migration: Migration,
+                 facilities: Facilities, faults: Faults) -> None:
         self.listener, self.stem, self.features, self.orders = listener, stem, features, orders
         self.domains, self.watch, self.unwatch = domains, watch, unwatch
-        self.admitted, self.left, self.migration = admitted, left, migration
+        self.admitted, self.left, self.migration, self.faults = admitted, left, migration, faults
+        self.facilities = facilities                         # of every guest's processor
         self._guests = 0                                     # the number that the next guest gets
         self._links: dict[int, socket.socket] = {}           # connections that are no guest's yet
         watch(listener.fileno(), self._accept)
@@ -64,17 +69,21 @@ class Gate:
         except HypervisorGone:                               # here: the other side hung up, or sent junk
             self._hang_up(link)
             return
-        for fd in fds:                                       # nobody has descriptors to give us
-            os.close(fd)
         try:
-            answer = self._answer(link, message)
+            answer = self._answer(link, message, fds)
         except HypervisorGone:
             return
+        finally:
+            for fd in fds:                                   # nobody took them
+                os.close(fd)
         self._reply(link, *answer)
 
-    def _answer(self, link: socket.socket, message: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    def _answer(self, link: socket.socket, message: dict[str, Any],
+                fds: list[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
         call = message.get("call")
         try:
+            if call == "hardware":
+                return self._hardware(link, message, fds)
             if call == "attach":
                 return self._attach(link, message)
             if call == "leave":
@@ -110,7 +119,8 @@ class Gate:
             raise UsageProblem("this connection is a guest's already")
         try:
             number = self._guests if waiting is None else waiting.number
-            domain = make_domain(number, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem)
+            domain = make_domain(number, name, door.peer(link)[0], link, pages, max_pages, weight, self.stem,
+                                 self.facilities.kvm)
         except (OSError, posix_ipc.Error) as error:          # it died while it asked, no descriptors left, ...
             raise UsageProblem(f"guest {name!r} cannot be attached: {error}") from error
         if waiting is None:
@@ -121,7 +131,21 @@ class Gate:
         del self._links[link.fileno()]
         self.admitted(domain)
         fds = tuple(domain.objects[kind].fd for kind in HANDED_OVER)
-        return {"ok": True, "stem": domain.stem, "pages": pages, "features": sorted(self.features)}, fds
+        return {"ok": True, "stem": domain.stem, "pages": pages, "features": sorted(self.features),
+                "processor": self.facilities._asdict()}, fds
+
+    def _hardware(self, link: socket.socket, message: dict[str, Any],
+                  fds: list[int]) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Serve a guest's faults from now on, by the descriptors it hands over; without any: its mapping has moved."""
+        guest = self._guest_of(link)
+        if guest is None:
+            raise UsageProblem("hardware: this connection is no guest's")
+        if fds:
+            self.faults.adopt(guest, message.get("base"), fds)
+            fds.clear()
+        else:
+            return {"ok": self.faults.moved(guest, message.get("base"))}, ()
+        return {"ok": True}, ()
 
     def _leave(self, link: socket.socket) -> tuple[dict[str, Any], tuple[int, ...]]:
         guest = self._guest_of(link)

@@ -21,11 +21,15 @@ from hypervisor.audit import Audit, probe
 from hypervisor.cmm2 import Cmm2
 from hypervisor.dispatch import Dispatch
 from hypervisor.domains import Domain, close_domain
+from hypervisor.faults import DEADLINE_S as FAULT_DEADLINE_S
+from hypervisor.faults import Faults
 from hypervisor.gate import Gate
+from hypervisor.granting import Granting
 from hypervisor.ledger import HEAP, Ledger
 from hypervisor.migration import Migration
 from hypervisor.orders import Orders
 from hypervisor.policy import POLICIES
+from hypervisor.processor import ProcessorCalls
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
 from hypervisor.swap import SwapDisk
@@ -42,7 +46,9 @@ from shm.arena import SharedObject
 from shm.channel import HaltPoll
 from shm.counters import HostCount
 from shm.errors import BadHypercall
+from shm.facilities import CMMA
 
+RETRY_S = 0.002              # a fault that had to wait is tried again so soon
 TICK_S = 0.1                 # the kernel's count is sampled so often
 COMPACT_PAGES = 64           # stored pages moved together each time
 AUDIT_S = 1.0                # ... and held against the ledger so often
@@ -65,7 +71,10 @@ class Settings:
     form: str = "raw"            # in which a new guest's tmem pages are stored
     quirks: str = "none"         # or "xen-4.2"
     write_back: bool = False     # persistent tmem pages may go to the swap disk
+    access_bits: bool = True     # look for them in hardware mode; without, its clock knows the order of places alone
+    fault_deadline: float = FAULT_DEADLINE_S     # seconds in which a hardware fault must be resolved
     dedup_across: bool = False   # equal pages of different guests share a frame: a timing channel between them
+    cmma: str = "architected"    # how guests' processors execute ESSA: a row of `shm.facilities.CMMA`
 
 
 class Machine:
@@ -108,11 +117,17 @@ class Machine:
         self.control = Control(self.store)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
         self.audit = Audit(self.ledger, self.domains, self.heap)
-        self.dispatch = Dispatch(self.cmm2, self.reclaim, TmemCalls(self.store, self.control, scheme.tmem))
+        self.facilities = CMMA[settings.cmma]
+        granting = Granting(self.cmm2, self.reclaim, self.store)
+        self.faults = Faults(granting, self.end, self.watch, self.unwatch, settings.fault_deadline,
+                             settings.access_bits)
+        self.dispatch = Dispatch(granting, self.faults, TmemCalls(self.store, self.control, scheme.tmem),
+                                 ProcessorCalls(self.cmm2, self.facilities))
         self.orders = Orders(self)
         self.migration = Migration(self)
-        self.gate = Gate(listener, self.stem, scheme.features, self.orders.table, self.domains,
-                         self.watch, self.unwatch, self.admit, self.bury, self.migration)
+        self.gate = Gate(listener, self.stem, self.facilities.offered(scheme.features), self.orders.table, self.domains,
+                         self.watch, self.unwatch, self.admit, self.bury, self.migration, self.facilities,
+                         self.faults)
         self._undo.callback(self.gate.close)
         probe(self.heap)
 
@@ -188,6 +203,7 @@ class Machine:
         """
         for fd in (domain.queues.requests.mqd, domain.pidfd, domain.link.fileno()):
             self.unwatch(fd)
+        self.faults.drop(domain)
         del self.domains[domain.number]
         close_domain(domain)
         self.store.forget(domain.number)
@@ -199,8 +215,12 @@ class Machine:
         self.report(event | {"why": why} if why else event)
 
     def _allow_polling(self) -> None:
-        """Let the parties poll only while each has a core of its own: pollers that share cores starve each other."""
-        self._may_poll = len(self.domains) + 1 <= self._cores
+        """Let the parties poll only while each has a core of its own: pollers that share cores starve each other.
+
+        A pager is a party: it sleeps, but what it is woken for is what the others wait for.
+        """
+        pagers = sum(domain.hardware is not None for domain in self.domains.values())
+        self._may_poll = 1 + len(self.domains) + pagers <= self._cores
         for domain in self.domains.values():
             domain.transfer.may_poll = self._may_poll
 
@@ -222,6 +242,8 @@ class Machine:
                 if self._watched.get(fd) is callback:
                     callback()
             self.reclaim.background()
+            if self.cmm2.doomed or self.faults.late:
+                self._settle_accounts()
             if monotonic() >= self._next_tick:
                 self._tick()
 
@@ -234,10 +256,20 @@ class Machine:
             os.sched_yield()                                 # a guest may be waiting for this very core
             events = self._poller.poll(0)
         if not events:
-            events = self._poller.poll(max(0.0, self._next_tick - monotonic()))
+            longest = RETRY_S if self.faults.late else max(0.0, self._next_tick - monotonic())
+            events = self._poller.poll(longest)
         if events:
             self._halt.settle(monotonic_ns() - start)
         return events
+
+    def _settle_accounts(self) -> None:
+        """End the guests whose memory is not what they said, and try again the faults that had to wait."""
+        while self.cmm2.doomed:
+            domain, why = self.cmm2.doomed.popitem()
+            if self.domains.get(domain.number) is domain:
+                self.end(domain, why)
+        if self.faults.late:
+            self.faults.retry(list(self.domains.values()))
 
     _may_poll = True
 
@@ -255,6 +287,8 @@ class Machine:
         now = monotonic()
         self._next_tick = now + TICK_S
         self.migration.tick()
+        self._allow_polling()
+        self.faults.retry(list(self.domains.values()))       # for the deadlines of what pagers were asked
         self.audit.kernel_frames()
         self.store.compact(COMPACT_PAGES)
         if now >= self._next_audit:

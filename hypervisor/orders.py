@@ -10,6 +10,7 @@ import psutil
 from hypervisor.controls import Controls
 from hypervisor.domains import Domain
 from hypervisor.ledger import HEAP
+from hypervisor.states import States
 from hypervisor.tmem import figures
 from shm.abi import PAGE_SIZE
 from shm.counters import Count, HostCount, named
@@ -31,7 +32,7 @@ class Orders:
         self.table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "list": self.list, "set-budget": self.set_budget, "audit": self.audit, "stop": self.stop,
         }
-        self.table.update(Controls(machine).table)
+        self.table.update(Controls(machine).table | States(machine).table)
 
     def list(self, message: dict[str, Any]) -> dict[str, Any]:
         """Describe the cluster, and the guests from number `from` on; `next` is where to ask on, if anywhere."""
@@ -68,7 +69,7 @@ class Orders:
         return {
             "name": domain.name, "pid": domain.pid,
             "moved": domain.moved["cluster"] if domain.moved else None, "ram": domain.pages * PAGE_SIZE,
-            "weight": domain.weight,
+            "weight": domain.weight, "faults": "software" if domain.hardware is None else "hardware",
             "frames": machine.ledger.held.get(domain.number, 0),
             "persistent": store.pages_of(domain.number, persistent=True),
             "ephemeral": store.pages_of(domain.number, persistent=False),

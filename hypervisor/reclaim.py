@@ -20,7 +20,6 @@ from hypervisor.tmem.heap import Heap
 from hypervisor.tmem.pressure import Pressure
 from hypervisor.tmem.store import Store
 from shm.counters import HostCount
-from shm.pagestate import REFERENCED
 
 PASSES = 4                   # plans made for one shortfall
 LOW_SHARE = 64               # background reclaim starts when less than 1/64 of the budget is free ...
@@ -149,13 +148,14 @@ class Reclaim:
 
 
 def _holding(domain: Domain) -> Holding:
-    referenced = domain.map.usage & REFERENCED != 0
-    return Holding(domain.number, domain.map.states(slice(None)), referenced, domain.grace.current() & ~referenced)
+    if domain.hardware is not None and domain.hardware.restoring:
+        domain.hardware.collect(domain)
+    referenced = domain.referenced()
+    spared = (domain.grace.current() & ~referenced) | (domain.holds != 0)
+    return Holding(domain.number, domain.map.states(slice(None)), referenced, spared)
 
 
 def _unreference(domain: Domain, pages: np.ndarray) -> None:
-    """Clear referenced bits, under the lock: the accessor sets bits of the same bytes.  Grace ends with the access."""
+    """Clear referenced bits.  Grace ends with the access."""
     domain.grace.mask[pages] = False
-    if domain.lock():
-        domain.map.usage[pages] &= 0xFF ^ REFERENCED
-        domain.unlock()
+    domain.unreference(pages)

@@ -55,6 +55,13 @@ class SwapDisk:
         self.taken[slots] = False
         self.used -= len(slots)
 
+    def release_one(self, slot: int) -> None:
+        """Give one slot back."""
+        if not self.taken[slot]:
+            raise BrokenInvariant(f"swap slot {slot} is freed twice")
+        self.taken[slot] = False
+        self.used -= 1
+
     def write(self, slots: np.ndarray, pages: np.ndarray) -> None:
         """Write (n, 4096) `pages` to sorted `slots`; OSError when the file takes no more."""
         row = 0

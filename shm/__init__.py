@@ -3,6 +3,8 @@
     abi         every number that crosses the process border, once
     pagestate   the CMM2 state machine as tables
     statemap    a guest's two state arrays and the lock over both
+    facilities  what a guest's processor makes of ESSA, and which exception it answers with
+    releaselist KVM's release list: pages whose copies may go
     arena       shared memory objects: sparse, given back by punching holes, counted by the kernel
     channel     hypercalls over POSIX message queues, adaptive halt polling
     transfer    the buffer through which every page crosses between guest and hypervisor

@@ -18,7 +18,7 @@ import numpy as np
 
 from shm.errors import BadHypercall, UnknownCall
 
-ABI_VERSION = 2              # 1: no shared pools, no sub-page calls, entries of 48 bytes
+ABI_VERSION = 3              # 1: no shared pools, no sub-page calls, entries of 48 bytes.  2: no hardware faults
 PAGE_SIZE = 4096
 MESSAGE_BYTES = 512          # the largest message of a queue
 QUEUE_DEPTH = 4              # messages that a queue holds
@@ -50,6 +50,11 @@ class Op(IntEnum):
     FAULT = 201              # count; guest frame numbers in the transfer buffer
     MULTICALL = 202          # count; entries in the transfer buffer
     BALLOON = 203            # count; numbers of unused guest frames in the transfer buffer: they are taken back now
+    ESSA = 204               # order, count; frame numbers in the transfer buffer, and there the old states come back
+    RELEASE = 205            # count; frame numbers in the transfer buffer: CMM1's diag 10
+    RESET = 206              # nothing: the guest's processor was reset, all its pages are stable
+    PIN = 207                # count; frame numbers in the transfer buffer: stable and resident until UNPIN
+    UNPIN = 208              # the same
 
 
 # How many integers each call carries, and the largest each may be.
@@ -70,6 +75,11 @@ ARGUMENTS: dict[Op, tuple[int, ...]] = {
     Op.FAULT: (MULTICALL_LIMIT,),
     Op.MULTICALL: (MULTICALL_LIMIT,),
     Op.BALLOON: (MULTICALL_LIMIT,),
+    Op.ESSA: (U32, MULTICALL_LIMIT),
+    Op.RELEASE: (MULTICALL_LIMIT,),
+    Op.RESET: (),
+    Op.PIN: (MULTICALL_LIMIT,),
+    Op.UNPIN: (MULTICALL_LIMIT,),
 }
 
 

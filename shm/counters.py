@@ -49,6 +49,8 @@ class Count(IntEnum):
     BALLOON_TARGET = 32          # that the guest shall have, when it was last told
     SELFBALLOON_INTERVALS = 33   # times that the guest looked at its own size
     FRONTSWAP_SHRUNK = 34        # that self-shrinking took out of frontswap
+    PAGER_RESTORED = 35          # hardware mode: discarded pages filled again; this and the next are the pager's
+    PAGER_DISK_READS = 36        # blocks of the guest's disks that it read for that
 
 
 class HostCount(IntEnum):
@@ -76,6 +78,10 @@ class HostCount(IntEnum):
     DIRECT_RECLAIMS = 19         # times that a guest had to wait for reclaim
     BACKGROUND_RECLAIMS = 20
     LOCK_PASSED_BY = 21          # times that the state lock was held too long
+    HARDWARE_FAULTS = 22         # touches of missing pages that the kernel reported
+    WRITE_FAULTS = 23            # stores to write-protected pages, the same
+    DISCARD_FAULTS = 24          # of the hardware faults: delivered to the guest's pager (R26)
+    PREFETCHED = 25              # pages granted beside one that was touched
 
 
 def attach_counters(buffer: memoryview) -> np.ndarray:

@@ -5,8 +5,10 @@ line: what was wrong, what is allowed, what to do next.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # at run time only where a fault is raised: the pager, which is small, does without
 
 
 class MemcommonsError(Exception):
@@ -46,10 +48,23 @@ class PageFault(MemcommonsError):
 
     what = "fault"
 
-    def __init__(self, gfns: Iterable[int] | np.ndarray) -> None:
+    def __init__(self, gfns: "Iterable[int] | np.ndarray") -> None:
+        import numpy as np
         self.gfns = np.asarray(gfns, dtype=np.int64).reshape(-1)
         shown = ", ".join(map(str, self.gfns[:4].tolist())) + (", ..." if len(self.gfns) > 4 else "")
         super().__init__(f"{self.what}: page {shown}")
+
+
+class OperationException(MemcommonsError):
+    """The guest's processor has no such instruction: the cluster was started without CMMA (R12)."""
+
+
+class PrivilegedOperation(MemcommonsError):
+    """A privileged instruction in problem state (R12)."""
+
+
+class SpecificationException(MemcommonsError, ValueError):
+    """An order code that the instruction does not have (R12)."""
 
 
 class DiscardFault(PageFault):

@@ -9,7 +9,8 @@ Rule 2: a row is looked up and its result stored under the guest's state lock, s
 Rule 3: only the eight pairs named below exist.  Decoding is total: whatever bytes a guest scribbles, each pair of
         stored bytes means one of the eight (R1, R21).
 Rule 4: the guest cannot touch `content`.  Where its word voids a preserved copy it sets RELEASED, and the pair reads
-        as zero from that moment, until the hypervisor frees the copy, writes z and clears the bit.
+        as zero from that moment, until the hypervisor frees the copy, writes z and clears the bit.  As KVM has it, a
+        word that makes the page stable takes the copy back, as long as the release list was not processed (R46).
 
 This file does not know which process it runs in, nor where states are kept.  Sources: reference tables 1.2 to 1.7.
 """
@@ -86,8 +87,19 @@ GUEST: dict[Essa, Row] = {
     Essa.SET_STABLE_IF_NOT_DISCARDED: _row(               Sr, Sp, Sz, Sr, Sz, Sr, Vz, Sr),
     Essa.SET_STABLE_NODAT: _row(                          Sr, Sp, Sz, Sr, Sz, Sr, Sz, Sr),
 }
-# KVM executes code 6 only where the pte is valid; it differs for Uz alone (R10).
+# KVM executes code 6 only where the pte is valid; it differs for Uz alone (R10).  Its code 5 pages nothing in: what is
+# resident now may not be so right after (R11).
 KVM_STABLE_IF_RESIDENT = _row(                            Sr, Sp, Sz, Sr, Uz, Sr, Vz, Sr)
+KVM_GUEST = GUEST | {Essa.SET_STABLE_IF_NOT_DISCARDED: KVM_STABLE_IF_RESIDENT,
+                     Essa.SET_STABLE_RESIDENT: GUEST[Essa.SET_STABLE]}
+# ... and frees a released copy when it processes the release list: before that, these orders find it again (R46).
+KVM_TAKES_BACK = (Essa.SET_STABLE, Essa.SET_STABLE_RESIDENT, Essa.SET_STABLE_NODAT)
+KVM_TAKEN_BACK = _row(                                    Sr, Sp, Sp, Sr, Sp, Sr, Sp, Sr)
+# The orders that put a page without a frame on the release list: by old state, for clean and dirty (1.8).
+_NONE, _ANY = "", "Sp Sz Uz Vz"
+KVM_LISTS: dict[Essa, tuple[str, str]] = dict.fromkeys(Essa, (_NONE, _NONE)) | {
+    Essa.SET_UNUSED: (_ANY, _ANY), Essa.SET_VOLATILE: (_ANY, _ANY), Essa.SET_POT_VOLATILE: ("Sp", _NONE),
+}
 
 
 class Event(IntEnum):
@@ -96,7 +108,7 @@ class Event(IntEnum):
     EVICT = 0
     PAGE_IN = 1
     ZERO_FILL = 2
-    RECOGNISE_ZERO = 3       # the content is all zeros, or the guest gave the page up (diag 10)
+    RECOGNISE_ZERO = 3       # all zeros, or given up by diag 10 (4.1), which drops a preserved copy as it does a frame
     RESET = 4                # of the guest's processor: usage S everywhere
 
 
@@ -107,7 +119,7 @@ HOST: dict[Event, Row] = {
                      dirty=(                              Sp, Sp, Sz, Uz, Uz, Vz, Vz, Sp)),
     Event.PAGE_IN: _row(                                  Sr, Sr, Sz, Ur, Uz, Vr, Vz, Pr),
     Event.ZERO_FILL: _row(                                Sr, Sp, Sr, Ur, Uz, Vr, Vz, Pr),
-    Event.RECOGNISE_ZERO: _row(                           Sz, Sp, Sz, Uz, Uz, Vr, Vz, Pr),
+    Event.RECOGNISE_ZERO: _row(                           Sz, Sz, Sz, Uz, Uz, Vr, Vz, Pr),
     Event.RESET: _row(                                    Sr, Sp, Sz, Sr, Sz, Sr, Sz, Sr),
 }
 
@@ -126,6 +138,8 @@ class Access(IntEnum):
 ACCESS = (Access.NORMAL, Access.PAGE_IN, Access.ZERO_FILL, Access.ADDRESSING, Access.ADDRESSING,
           Access.NORMAL, Access.DISCARD_FAULT, Access.NORMAL)
 #                Vr             Vz                    Pr
+# KVM leaves an unused page mapped as long as it has its frame (R24).
+KVM_ACCESS = tuple(Access.NORMAL if state == Ur else found for state, found in zip(State, ACCESS, strict=True))
 
 
 class Deed(IntEnum):
@@ -180,15 +194,26 @@ def decode(pair: int) -> State:
 
 def hinted(order: Essa, pair: int, kvm: bool = False) -> int:
     """Return the usage byte that `order` leaves behind a pair: the row looked up, NO_DAT and RELEASED brought along."""
-    row = KVM_STABLE_IF_RESIDENT if kvm and order == Essa.SET_STABLE_IF_NOT_DISCARDED else GUEST[order]
+    has_copy = pair >> 8 & CONTENT_MASK == PRESERVED
+    row = _kvm_row(order, has_copy) if kvm else GUEST[order]
     old, byte = decode(pair), pair & 0xFF
     new = (row.dirty if byte & GUEST_CHANGE else row.clean)[old]
     if order == Essa.GET_STATE:
         return byte
     kept = byte & (GUEST_CHANGE | HOST_CHANGE | REFERENCED)
     no_dat = NO_DAT if order == Essa.SET_STABLE_NODAT else byte & NO_DAT * (order != Essa.SET_STABLE)
-    void = pair >> 8 & CONTENT_MASK == PRESERVED and ZERO in (content_of(old), content_of(new))
+    void = has_copy and new != Sp and ZERO in (content_of(old), content_of(new))
     return usage_of(new) | kept | no_dat | (RELEASED if void else 0)
+
+
+def _kvm_row(order: Essa, has_copy: bool) -> Row:
+    return KVM_TAKEN_BACK if has_copy and order in KVM_TAKES_BACK else KVM_GUEST[order]
+
+
+def lists(order: Essa, pair: int) -> bool:
+    """Say whether `order` on a pair appends the page to KVM's release list (1.8)."""
+    clean, dirty = KVM_LISTS[order]
+    return decode(pair).name in (dirty if pair & GUEST_CHANGE else clean).split()
 
 
 class Lookup(NamedTuple):
@@ -199,6 +224,7 @@ class Lookup(NamedTuple):
     access: np.ndarray       # uint8, Access
     deed: np.ndarray         # uint8, Deed of an eviction
     hint: np.ndarray         # (8, pairs) uint8, the usage byte that each order leaves
+    lists: np.ndarray        # (8, pairs) uint8, 1 where the page goes on the release list; KVM's alone
 
 
 @cache
@@ -209,12 +235,14 @@ def lookup(kvm: bool = False) -> Lookup:
     deeds = [deed_of(s, (evicted.dirty if pair & GUEST_CHANGE else evicted.clean)[s])
              for pair, s in enumerate(states)]
     hints = [[hinted(order, pair, kvm) for pair in range(_DISTINCT)] for order in Essa]
+    listed = [[kvm and lists(order, pair) for pair in range(_DISTINCT)] for order in Essa]
     return Lookup(
         state=_spread(states),
         essa=_spread([BYTE[s] | pair & NO_DAT for pair, s in enumerate(states)]),
-        access=_spread([ACCESS[s] for s in states]),
+        access=_spread([(KVM_ACCESS if kvm else ACCESS)[s] for s in states]),
         deed=_spread(deeds),
         hint=np.stack([_spread(row) for row in hints]),
+        lists=np.stack([_spread(row) for row in listed]),
     )
 
 

@@ -17,7 +17,7 @@ from time import monotonic_ns
 import numpy as np
 import posix_ipc
 
-from shm.errors import AddressingException, HypervisorGone
+from shm.errors import AddressingException, HypervisorGone, SpecificationException
 from shm.pagestate import Essa, Lookup, lookup, pair_of
 
 SCALAR_BELOW = 16            # pages: below this a Python loop beats numpy's fixed cost
@@ -104,18 +104,31 @@ class StateMap:
         """Return what an access to one page finds (`Access`).  The lock is held."""
         return self._access[self._usage[gfn] | self._content[gfn] << 8]
 
+    def pair_one(self, gfn: int) -> int:
+        """Return the pair of one page, usage | content << 8.  The lock is held."""
+        return self._usage[gfn] | self._content[gfn] << 8
+
+    def put_one(self, gfn: int, usage: int, content: int) -> None:
+        """Store both bytes of one page: for who may write `content`.  The lock is held."""
+        self._usage[gfn] = usage
+        self._content[gfn] = content
+
     def mark_one(self, gfn: int, bits: int) -> None:
         """Set bits of one page's usage byte.  The lock is held."""
         self._usage[gfn] |= bits
+
+    def hint_one(self, order: int, gfn: int) -> None:
+        """Hint one page.  The lock is held."""
+        self._usage[gfn] = self._hint[order][self._usage[gfn] | self._content[gfn] << 8]
 
     # ESSA runs in the guest's own context, as on the real machine: no hypercall, one look and one store under the lock.
 
     def essa_one(self, order: int, gfn: int) -> int:
         """Hint one page; return its old state byte (1.2).  AddressingException outside the guest (R12)."""
+        if not 0 <= order < len(self._hint):
+            raise SpecificationException(f"{order} is not an order; use 0 to {len(self._hint) - 1}")
         if not 0 <= gfn < self.pages:
             raise AddressingException([gfn])
-        if not 0 <= order < len(self._hint):
-            raise ValueError(f"{order} is not an order; there are 0 to {len(self._hint) - 1} (specification exception)")
         with self.lock:
             pair = self._usage[gfn] | self._content[gfn] << 8
             self._usage[gfn] = self._hint[order][pair]
@@ -125,9 +138,10 @@ class StateMap:
         """Hint many pages in one step; return their old state bytes (uint8).
 
         Refuse duplicates (ValueError: the old state of the second would be a lie), numbers outside the guest
-        (AddressingException) and unknown orders (ValueError, the specification exception); none changes any state.
+        (AddressingException) and unknown orders (SpecificationException); none changes any state.
         """
-        order = Essa(order)
+        if not 0 <= order < len(self._hint):
+            raise SpecificationException(f"{order} is not an order; use 0 to {len(self._hint) - 1}")
         if len(gfns) == 1:
             return np.array([self.essa_one(order, int(gfns[0]))], np.uint8)
         numbers = checked_gfns(gfns, self.pages)

@@ -9,6 +9,10 @@ Rule 2: free pages are hinted unused, allocated ones stable, in batches (R40).  
         whoever asked for it writes it whole.
 Rule 3: reclaim is asked for here and nowhere else, and never while it is at work: it needs no page to give pages back.
 
+Rule 4: where there are several processors, a page that was discarded waits on the discard list before it is
+        free (R31).  It stays in its state meanwhile: a late touch is still a discard fault.  Of a page that was only
+        volatile nobody knows: it is made stable, and one that still can be had no fault to anybody.
+
 A page of the guest and a frame of the host are two things: the allocator knows pages, and `with_room` alone knows that
 a frame may be missing.
 """
@@ -17,8 +21,11 @@ from collections.abc import Callable, Sequence
 from math import isqrt
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from guests.kernel.cpus import Cpus
+from guests.kernel.discardlist import DiscardList
 from guests.kernel.hints import Hints
 from guests.kernel.pages import Pages
+from guests.kernel.sources import Restorable
 from shm.abi import PAGE_SIZE
 from shm.errors import BrokenInvariant, OutOfMemory
 
@@ -42,11 +49,14 @@ def watermarks(pages: int) -> Watermarks:
 class Allocator:
     """The free list.  `reclaim(wanted) -> freed` is set once, by the kernel that is built around this."""
 
-    def __init__(self, pages: Pages, hints: Hints) -> None:
+    def __init__(self, pages: Pages, hints: Hints, cpus: Cpus, restorable: Restorable) -> None:
         self.marks = watermarks(pages.count)
         self.reclaim: Callable[[int], int] = lambda _: 0
         self._pages = pages
         self._hints = hints
+        self._restorable = restorable
+        self._cpus = cpus
+        self.discard_list = DiscardList(cpus.count)
         self._free = list(range(pages.count - 1, -1, -1))    # a stack: the page freed last is the warmest
         self._reclaiming = False
         if hints.unused:
@@ -58,6 +68,8 @@ class Allocator:
 
     def alloc(self, count: int) -> list[int]:
         """Return `count` pages, stable and locked; OutOfMemory when even reclaim does not find them."""
+        if self._cpus.count > 1:
+            self.quiescent(self._cpus.current)
         if len(self._free) - count < self.marks.low:
             self._reclaim(self.marks.high + count - len(self._free))
         if len(self._free) - count < self.marks.min:
@@ -73,9 +85,28 @@ class Allocator:
         """Take pages back."""
         if not gfns:
             return
-        self._hints.freed(gfns)
-        self._pages.forget(gfns)
-        self._free.extend(gfns)
+        self._restorable.forget(gfns)
+        if self._cpus.count > 1:
+            gfns = self._delay(gfns)
+        self._set_free(gfns)
+
+    def quiescent(self, cpu: int) -> None:
+        """Note that a processor has no discard fault pending; what waited for that alone is free."""
+        self._set_free(self.discard_list.quiescent(cpu, self._cpus.active))
+
+    def _delay(self, gfns: Sequence[int]) -> list[int]:
+        """Put pages that were discarded on the discard list; return the others."""
+        waiting = self._hints.make_stable(gfns)
+        at_once = [gfn for gfn in gfns if gfn not in waiting]
+        self._pages.retire(list(waiting))
+        self.discard_list.add(self._cpus.current, list(waiting))
+        return at_once
+
+    def _set_free(self, gfns: Sequence[int]) -> None:
+        if gfns:
+            self._hints.freed(gfns)
+            self._pages.forget(gfns)
+            self._free.extend(gfns)
 
     def with_room(self, gfns: Sequence[int], access: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Access memory; when the host has no frame, give some pages up, once, and try again.  `gfns` stay."""
@@ -96,8 +127,8 @@ class Allocator:
             raise BrokenInvariant(f"page {owned[0]} is free and has facts {self._pages.facts[owned[0]]:#x}")
 
     def free_list(self) -> Sequence[int]:
-        """Return the free pages, for audits."""
-        return tuple(self._free)
+        """Return the free pages, for audits; those on the discard list among them."""
+        return (*self._free, *self.discard_list)
 
     def _reclaim(self, wanted: int) -> int:
         if self._reclaiming:

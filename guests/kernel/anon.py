@@ -17,17 +17,19 @@ from shm.errors import DiscardFault
 
 
 class Anon:
-    """One anonymous region.  Made by `Kernel.anon`; after `free` it has no pages."""
+    """One anonymous region, or one user's hold on a shared one.  After `free` it has no pages."""
 
-    def __init__(self, core: Core, swapper: Swapper, pages: int) -> None:
-        self.pages = pages
-        self._places = Places(pages)
+    def __init__(self, core: Core, swapper: Swapper, places: Places) -> None:
+        self.pages = len(places.gfn)
+        self._places = places
+        places.users += 1
         self._gfn = self._places.gfn.data            # the same array: an item of it costs a third of numpy's
         self._facts = core.pages.facts
         self._memory = core.memory
+        self._discards = core.discards
         self._with_room = core.allocator.with_room
         self._swapper = swapper
-        swapper.regions[self._places] = None
+        swapper.regions[places] = None
 
     def read(self, index: int) -> bytes:
         """Return one page; IndexError outside the region."""
@@ -37,7 +39,7 @@ class Anon:
         try:
             page = self._with_room((gfn,), self._memory.read, gfn)
         except DiscardFault as fault:
-            self._swapper.drop(fault.gfns.tolist())
+            self._discards.fault(fault.gfns.tolist())
             return self.read_many([index])[0].tobytes()
         self._swapper.lists.touch(gfn)
         return page
@@ -69,9 +71,11 @@ class Anon:
             self._swapper.store(self._places, numbers[at:at + CHUNK], pages[at:at + CHUNK])
 
     def free(self) -> None:
-        """Give all memory and swap of the region back."""
+        """Give all memory and swap of the region back; of a shared one when its last user does."""
         if self.pages:
-            self._swapper.free(self._places)
+            self._places.users -= 1
+            if not self._places.users:
+                self._swapper.free(self._places)
         self.pages = 0
 
     def _checked(self, indexes: Sequence[int] | np.ndarray) -> np.ndarray:

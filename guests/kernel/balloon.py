@@ -3,8 +3,8 @@
     Balloon       inflates and deflates to a target
     SelfBalloon   sets the target every few seconds, by what programs were promised (`guests.selfballoon` decides)
 
-Rule 1: a page of the balloon is allocated, belongs to nobody, is on no list, and is unused; `gfns`, written here alone,
-        is all that knows it.
+Rule 1: a page of the balloon is allocated, belongs to nobody, is on no list, is unused, and is RESERVED; `gfns`,
+        written here alone as RESERVED is, is all that knows it.
 Rule 2: inflating goes through the allocator, so the guest's own reclaim makes room, and what the allocator keeps back
         stays.  A balloon that finds no more pages is smaller than it was told to be; one for which the host gives no
         frames back is larger.
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from guests.kernel.core import Core
 from guests.kernel.swapper import Swapper
 from guests.selfballoon import INTERVAL_S, Quiet, floor_of, goal_of, shrink, target_of
+from guests.volatility import RESERVED
 from shm.abi import MULTICALL_LIMIT
 from shm.counters import Count
 from shm.errors import OutOfMemory
@@ -61,6 +62,7 @@ class Balloon:
         except OutOfMemory:
             return False
         self._core.pages.forget(gfns)
+        self._core.pages.set(gfns, RESERVED)
         self.gfns += gfns
         self._core.memory.balloon(gfns)
         return True

@@ -5,10 +5,10 @@ Three ways to a cached page, and what each does about hints:
     copied    read(2), write(2): make_stable before the use, make_volatile after it; a page that was discarded is a
               miss, and no fault is taken (R33, R34)
     mapped    mmap: cached pages are touched as they are, no ESSA at all (R41); the touch of discarded ones is a discard
-              fault: they leave the cache and are read again (R28)
+              fault: they leave the cache and are read again (R28); without that optimisation it is as if copied
     evicted   by reclaim: written back if dirty, offered to cleancache if still there, freed
 
-Rule 1: `Inode.cached`, and who owns a file page, are written here alone.
+Rule 1: `Inode.cached`, `Inode.mlocked`, and who owns a file page, are written here alone.
 Rule 2: content comes in one order: cleancache, then the disk, then a page is allocated for it.  So a get comes before
         the put of the page that makes room, and what was read is at hand whatever reclaim does meanwhile.
 Rule 3: a page enters the cache filled, and leaves it in one step with being freed.
@@ -22,9 +22,9 @@ import numpy as np
 from guests.cleancache import Cleancache
 from guests.kernel.core import Core
 from guests.kernel.inode import Inode
-from guests.kernel.lists import Lists
+from guests.kernel.lists import ActiveInactive, Lists
 from guests.kernel.writeback import Writeback
-from guests.volatility import DIRTY
+from guests.volatility import DIRTY, MLOCKED
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
 from shm.errors import BrokenInvariant, DiscardFault, OutOfMemory
@@ -34,14 +34,22 @@ _HITS, _MISSES = int(Count.PAGE_CACHE_HITS), int(Count.PAGE_CACHE_MISSES)
 
 
 class PageCache:
-    """All cached file pages.  `limit`: evict one's own oldest rather than hold more pages."""
+    """All cached file pages.
 
-    def __init__(self, core: Core, lists: Lists, writeback: Writeback, limit: int | None = None) -> None:
+    `limit`: evict one's own oldest rather than hold more pages.  `stable_minor_faults`: a mapped touch is not spared.
+    """
+
+    def __init__(self, core: Core, lists: Lists, writeback: Writeback, limit: int | None = None,
+                 stable_minor_faults: bool = False) -> None:
         self.lists = lists
         self.limit = limit
+        self.stable_minor_faults = stable_minor_faults
+        self._buffers = writeback.buffers
         self._core = core
         self._writeback = writeback
         self._with_room = core.allocator.with_room
+        if self._buffers and isinstance(lists, ActiveInactive):
+            lists.grown_inactive = self._grown_inactive
 
     # one cached page, copied
 
@@ -65,7 +73,7 @@ class PageCache:
 
     def read(self, inode: Inode, indexes: Sequence[int], ahead: ReadAhead, mapped: bool) -> np.ndarray:
         """Return pages (n, 4096); those missing are read in one batch with what `ahead` adds to them."""
-        load = self._touch if mapped else self._copy
+        load = self._touch if mapped and not self.stable_minor_faults else self._copy
         pages = None
         while pages is None:                         # each time round, the cache has lost some of them
             gfns = [gfn for gfn in map(inode.cached.get, indexes) if gfn is not None]
@@ -100,7 +108,7 @@ class PageCache:
         try:
             return self._with_room(gfns, self._core.memory.read_many, gfns)
         except DiscardFault as fault:
-            self.drop(fault.gfns.tolist())
+            self._core.discards.fault(fault.gfns.tolist())
             return None
 
     # in
@@ -131,7 +139,7 @@ class PageCache:
 
     def write(self, inode: Inode, indexes: Sequence[int], pages: np.ndarray) -> None:
         """Store whole pages (n, 4096): make those cached stable, make the others anew without reading them."""
-        cached = self._stable(inode, indexes)
+        cached = self.stable(inode, indexes)
         missing = [at for at, index in enumerate(indexes) if index not in cached]
         if cached:
             self._overwrite(inode, cached, pages, missing)
@@ -140,7 +148,7 @@ class PageCache:
         else:
             self._writeback.throttle()
 
-    def _stable(self, inode: Inode, indexes: Sequence[int]) -> dict[int, int]:
+    def stable(self, inode: Inode, indexes: Sequence[int]) -> dict[int, int]:
         """Return index -> gfn of those cached, stable; those that were discarded leave the cache."""
         cached = {index: gfn for index in indexes if (gfn := inode.cached.get(index)) is not None}
         lost = self._core.hints.make_stable(list(cached.values()))
@@ -149,15 +157,17 @@ class PageCache:
 
     def _overwrite(self, inode: Inode, cached: dict[int, int], pages: np.ndarray, missing: Sequence[int]) -> None:
         gfns = list(cached.values())
-        self._writeback.mark(inode, gfns)
+        self._mark(inode, gfns, (0, PAGE_SIZE))
         self._write_memory(gfns, np.delete(pages, missing, axis=0) if missing else pages, clean=False)
         self.lists.touch_many(gfns)
 
-    def _write_new(self, inode: Inode, indexes: Sequence[int], pages: np.ndarray) -> None:
+    def _write_new(self, inode: Inode, indexes: Sequence[int], pages: np.ndarray,
+                   part: tuple[int, int] = (0, PAGE_SIZE)) -> None:
+        """Let pages enter the cache dirty; `part` of them, offset and length, is newer than the disk."""
         inode.cleancache.invalidate(inode.number, indexes)
         gfns = self._allocate(len(indexes))
         self._insert(inode, indexes, gfns, pages, clean=False)
-        self._writeback.mark(inode, gfns)
+        self._mark(inode, gfns, part)
         self.lists.touch_many(gfns)
         self._writeback.throttle()
 
@@ -165,12 +175,19 @@ class PageCache:
         """Store `data` (uint8) into one page; a page that is not cached is read first, unless it is stored whole."""
         gfn = self.find(inode, index)
         if gfn is None:
-            self._write_new(inode, [index], self._patched(inode, index, offset, data))
+            self._write_new(inode, [index], self._patched(inode, index, offset, data), (offset, len(data)))
             return
-        self._writeback.mark(inode, [gfn])
+        self._mark(inode, [gfn], (offset, len(data)))
         self._with_room((gfn,), self._core.memory.write_part, gfn, offset, data)
         self.lists.touch(gfn)
         self._writeback.throttle()
+
+    def _mark(self, inode: Inode, gfns: Sequence[int], part: tuple[int, int]) -> None:
+        """Note that `part` (offset, length) of each of some stable pages is about to be newer than the disk."""
+        self._writeback.mark(inode, gfns)
+        if self._buffers:
+            for gfn in gfns:
+                self._buffers.wrote(gfn, *part)
 
     def _patched(self, inode: Inode, index: int, offset: int, data: np.ndarray) -> np.ndarray:
         """Return a page that is not cached as it will be with `data` in it, (1, 4096)."""
@@ -195,7 +212,9 @@ class PageCache:
             self._core.allocator.free(gfns)
             raise
         inode.cached.update(zip(indexes, gfns, strict=True))
-        self._core.pages.claim(gfns, inode, indexes)
+        self._core.pages.claim(gfns, inode, indexes, MLOCKED if inode.mlocked else 0)
+        if clean:
+            self._core.restorable.file_pages(inode, gfns)
         self.lists.add(gfns)
 
     def _write_memory(self, gfns: Sequence[int], pages: np.ndarray, clean: bool) -> None:
@@ -211,6 +230,7 @@ class PageCache:
         """Let up to `wanted` of the oldest pages go; return how many did."""
         gfns = self.lists.take(wanted)
         try:
+            self._writeback.collect(gfns)
             self._writeback.clean(self._core.pages.having(gfns, DIRTY))
         except BaseException:
             self.lists.add(gfns)
@@ -231,6 +251,17 @@ class PageCache:
         self.drop(gfns)
         inode.cleancache.invalidate_from(inode.number, pages)
 
+    def mlock(self, inode: Inode) -> None:
+        """Let no page of a file be volatile again; those that were discarded leave the cache (R39)."""
+        inode.mlocked = True
+        self._core.pages.set(list(self.stable(inode, list(inode.cached)).values()), MLOCKED)
+
+    def _grown_inactive(self, gfns: Sequence[int]) -> None:
+        """Take the buffers off pages that grew inactive, and try to make them volatile (2.3, 2.5)."""
+        assert self._buffers is not None
+        self._buffers.strip(gfns)
+        self._core.hints.make_volatile(gfns)
+
     def _offer(self, gfns: Sequence[int]) -> None:
         """Put clean pages on their way out into cleancache: those that are still there, one batch a disk."""
         by_cache: dict[Cleancache, list[int]] = {}
@@ -249,6 +280,8 @@ class PageCache:
             cleancache.put_many([self._handle(gfn) for gfn in there], self._core.memory.read_many(there))
 
     def _free(self, gfns: Sequence[int]) -> None:
+        if self._buffers:
+            self._buffers.forget(gfns)
         for gfn in gfns:
             del self._inode(gfn).cached[self._core.pages.index[gfn]]
         self._core.allocator.free(gfns)

@@ -1,7 +1,8 @@
 """A file as a program of this guest uses it: byte ranges and pages over the page cache.
 
     page, read, write, overwrite   read(2) and write(2): the caller gets or gives a copy
-    map                            mmap: many pages at once, touched where they lie
+    map                            many pages at once, touched where they lie
+    mmap                           a mapping that lasts: loads, stores, mlock (`guests.kernel.mapping`)
 
 Rule 1: offsets become pages here, and nowhere below.  A read stops at the end of the file; a write beyond it makes the
         file grow, up to its window of the disk, and what lies between reads zero (T104).
@@ -15,7 +16,8 @@ import numpy as np
 
 from guests.kernel.cache import PageCache
 from guests.kernel.core import Core
-from guests.kernel.inode import Inode, pages_of
+from guests.kernel.inode import Area, Inode, pages_of
+from guests.kernel.mapping import Mapping
 from guests.kernel.readahead import next_window
 from guests.kernel.writeback import Writeback
 from shm.abi import PAGE_SIZE
@@ -29,6 +31,7 @@ class File:
 
     def __init__(self, core: Core, cache: PageCache, writeback: Writeback, inode: Inode, window: int) -> None:
         self.inode = inode
+        self._core = core
         self._cache = cache
         self._writeback = writeback
         self._read_part = core.memory.read_part
@@ -80,6 +83,13 @@ class File:
     def map(self, index: int, count: int) -> np.ndarray:
         """Return `count` pages from `index` on, (count, 4096) uint8, a copy; IndexError beyond the end."""
         return self._pages(index, count, mapped=True)
+
+    def mmap(self, index: int, count: int, writable: bool = False) -> Mapping:
+        """Map `count` pages from `index` on; IndexError beyond the end, OSError EROFS where nothing can be written."""
+        self._check(index, count)
+        if writable:
+            self._check_writable()
+        return Mapping(self._core, self._cache, self._writeback, self.inode, Area(index, index + count, writable))
 
     def _pages(self, first: int, count: int, mapped: bool) -> np.ndarray:
         self._check(first, count)
@@ -139,7 +149,9 @@ class File:
         self._write_part(index + whole, 0, source[whole * PAGE_SIZE:])
 
     def truncate(self, size: int) -> None:
-        """Cut the file to `size` bytes, or make it grow with zeros."""
+        """Cut the file to `size` bytes, or make it grow with zeros; OSError EBUSY where pages must keep their place."""
+        if any(area.kept and area.end > pages_of(size) for area in self.inode.areas):
+            raise OSError(errno.EBUSY, f"pages behind byte {size} are locked or in use by address: unmap them first")
         self._grow(size)
         if size >= self.inode.size:
             return
@@ -168,8 +180,7 @@ class File:
     def _grow(self, size: int) -> None:
         """Make the file at least `size` bytes long; what is new reads zero, whatever its blocks hold."""
         inode = self.inode
-        if not inode.disk.writable:
-            raise OSError(errno.EROFS, "the file lies on a disk that was opened for reading only")
+        self._check_writable()
         if pages_of(size) > inode.limit:
             raise OSError(errno.ENOSPC, f"the file may grow to {inode.limit} pages, not to {pages_of(size)}")
         if size <= inode.size:
@@ -179,6 +190,10 @@ class File:
             self._clear_tail()
         inode.holes.update(range(inode.pages, pages_of(size)))
         inode.size = size
+
+    def _check_writable(self) -> None:
+        if not self.inode.disk.writable:
+            raise OSError(errno.EROFS, "the file lies on a disk that was opened for reading only")
 
     def _clear_tail(self) -> None:
         """Store zeros behind the end of the file in its last page (rule 1 of `guests.kernel.inode`)."""

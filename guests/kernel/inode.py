@@ -4,6 +4,8 @@
     dirty    gfns newer than their blocks, oldest first           written by Writeback
     holes    indexes that read zero whatever their block holds    made by File, ended by Writeback
     size     in bytes; nothing of the file lies beyond            written by File
+    areas    the parts of it that programs have mapped            written by Mapping
+    mlocked  it was mlocked once, and that stays so               written by PageCache
 
 Rule 1: bytes of a cached page beyond `size` are zero, so that growing a file needs no look at its old end.  The one
         exception is `raw_tail`: the last block of a file opened as it lay on its disk has not been cleared yet.
@@ -11,6 +13,7 @@ Rule 2: an inode number is used once in the life of a kernel.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,10 +27,24 @@ def pages_of(size: int) -> int:
     return -(-size // PAGE_SIZE)
 
 
+@dataclass(eq=False, slots=True)
+class Area:
+    """Pages `first` to `end` of a file, mapped by one program."""
+
+    first: int
+    end: int
+    writable: bool
+    kept: bool = False       # its pages stay where they are: mlocked, or the program has their addresses
+
+    def __contains__(self, index: int) -> bool:
+        return self.first <= index < self.end
+
+
 class Inode:
     """One file's record: blocks `start` to `start + limit` of `disk`."""
 
-    __slots__ = ("cached", "cleancache", "dirty", "disk", "holes", "limit", "number", "raw_tail", "size", "start")
+    __slots__ = ("areas", "cached", "cleancache", "dirty", "disk", "holes", "limit", "mlocked", "number", "raw_tail",
+                 "size", "start")
 
     def __init__(self, number: int, disk: Disk, start: int, limit: int, size: int, cleancache: Cleancache) -> None:
         self.number = number
@@ -40,6 +57,8 @@ class Inode:
         self.cached: dict[int, int] = {}
         self.dirty: dict[int, None] = {}
         self.holes: set[int] = set()
+        self.areas: list[Area] = []
+        self.mlocked = False
 
     @property
     def pages(self) -> int:

@@ -1,17 +1,18 @@
 """The kernel of one guest: builds its parts over the guest's memory, and hands out files and memory.
 
-Rule 1: one thread of control owns a kernel.  So no page is in use by two at once, a discarded page can be reused
-        at once (R31 needs no grace period), and nothing comes between make_stable and make_volatile (R35).
+Rule 1: one thread of control at a time is in a kernel, so nothing comes between make_stable and make_volatile (R35).
+        With one processor a discarded page can be reused at once; with several, each use of the kernel stands in
+        `running`, and what was discarded waits until no fault can be pending for it (R31).
 Rule 2: the kernel takes all of the guest's memory: nobody else may touch it.
 Rule 3: what the scheme does not offer is not used: no hint is sent, no pool is made.  A pool that is refused is done
         without; pages then go to the disk alone.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from guests.cleancache import Cleancache, SharedCleancache
 from guests.disk import Disk
@@ -19,6 +20,7 @@ from guests.frontswap import KEPT, Frontswap, Mode
 from guests.kernel.anon import Anon
 from guests.kernel.audit import check_hints, check_lists, check_pages
 from guests.kernel.balloon import Balloon, SelfBalloon
+from guests.kernel.buffers import Buffers
 from guests.kernel.cache import PageCache
 from guests.kernel.core import build_core
 from guests.kernel.file import File
@@ -28,7 +30,7 @@ from guests.kernel.readahead import largest_window
 from guests.kernel.rebuildable import Rebuild, Rebuildable
 from guests.kernel.reclaim import Reclaim
 from guests.kernel.swap import SwapSpace
-from guests.kernel.swapper import Swapper
+from guests.kernel.swapper import Places, Swapper
 from guests.kernel.writeback import Writeback
 from shm.abi import PAGE_SIZE
 from shm.errors import TmemRefused, UsageProblem
@@ -45,22 +47,33 @@ class Kernel:
     cache_pages      a textbook LRU page cache of just so many pages, without read-ahead
     frontswap        how its frontswap works
     selfballooning   it sizes itself by what was promised, whenever `tick` finds by `clock` that it is time
+    dirty_bits       "page": a clean page that a mapping may store to is potentially volatile; "pte": stable (R37)
+    minor_faults     "optimised": a mapped touch costs no ESSA; "stable": stable before, volatile after it (R41)
+    buffers          writes of parts of pages are tracked by the sector, and keep their pages stable meanwhile
+    cpus             threads of control
     """
 
     def __init__(self, guest: "Guest", swap: Disk | None = None, cache_pages: int | None = None,
                  frontswap: Mode = KEPT, selfballooning: bool = False,
-                 clock: Callable[[], float] = monotonic) -> None:
+                 clock: Callable[[], float] = monotonic, *, dirty_bits: Literal["page", "pte"] = "page",
+                 minor_faults: Literal["optimised", "stable"] = "optimised", buffers: bool = False,
+                 cpus: int = 1) -> None:
+        _check_choice("dirty_bits", dirty_bits, ("page", "pte"))
+        _check_choice("minor_faults", minor_faults, ("optimised", "stable"))
         self.guest = guest
-        self.core = build_core(guest)
+        self.core = build_core(guest, cpus, dirty_bits == "page")
         self._check_cache_pages(cache_pages)
         self._inodes: list[Inode] = []
         self._regions: list[Rebuildable] = []
+        self._shared: dict[str, Places] = {}
         self._cleancaches: dict[Disk, Cleancache] = {}
         lists = ActiveInactive(self.core.pages) if cache_pages is None else ExactLru(self.core.pages)
         self._window = largest_window(guest.pages) if cache_pages is None else 1
-        self._writeback = Writeback(self.core)
-        self._cache = PageCache(self.core, lists, self._writeback, cache_pages)
+        self.buffers = Buffers(self.core.pages) if buffers else None
+        self._writeback = Writeback(self.core, self.buffers)
+        self._cache = PageCache(self.core, lists, self._writeback, cache_pages, minor_faults == "stable")
         self._swapper = Swapper(self.core, SwapSpace(swap, self._new_frontswap(swap, frontswap)))
+        self.core.discards.take_out = {Inode: self._cache.drop, Places: self._swapper.drop}
         self.core.allocator.reclaim = Reclaim(self.core, self._cache, self._swapper, self._regions).free_pages
         self.balloon = Balloon(self.core)
         self._selfballoon = self._new_selfballoon(clock) if selfballooning else None
@@ -92,13 +105,34 @@ class Kernel:
 
     def anon(self, pages: int) -> Anon:
         """Make an anonymous region of `pages` pages that read zero."""
-        return Anon(self.core, self._swapper, pages)
+        return Anon(self.core, self._swapper, Places(pages))
+
+    def shared_anon(self, name: str, pages: int) -> Anon:
+        """Make an anonymous region under a name, or share the one that has it; each user frees its own hold."""
+        places = self._shared.get(name)
+        if places is None or not places.users:
+            places = self._shared[name] = Places(pages, shared=True)
+        if len(places.gfn) != pages:
+            raise ValueError(f"the shared region {name!r} has {len(places.gfn)} pages, not {pages}")
+        return Anon(self.core, self._swapper, places)
 
     def rebuildable(self, pages: int, rebuild: Rebuild) -> Rebuildable:
         """Make a region whose pages `rebuild(indexes)` computes, (n, 4096) uint8, the same each time."""
         region = Rebuildable(self.core, pages, rebuild)
         self._regions.append(region)
         return region
+
+    def running(self, cpu: int) -> AbstractContextManager[None]:
+        """Be processor `cpu`, in the calling thread, until the block ends; waits for others that are in the kernel."""
+        return self.core.cpus.running(cpu)
+
+    def quiescent(self, cpu: int) -> None:
+        """Note that processor `cpu` has no discard fault pending; so does the end of `running`, and an allocation."""
+        self.core.allocator.quiescent(cpu)
+
+    def page_discard(self, gfn: int) -> None:
+        """Take a page out that the host has discarded, unless somebody has begun to (R30)."""
+        self.core.discards.page_discard([gfn])
 
     @property
     def free_pages(self) -> int:
@@ -178,3 +212,8 @@ class Kernel:
         if cache_pages is not None and not 1 <= cache_pages <= most:
             raise UsageProblem(f"a page cache of {cache_pages} pages does not fit a guest of {self.guest.pages}: "
                                f"use 1 to {most}, or give the guest more ram")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageProblem(f"{name} = {value!r} is unknown: use {' or '.join(allowed)}")

@@ -8,15 +8,18 @@ Rule 1: a page that has an owner and is not isolated is on one list, once, and h
         where it stands.  These three bits are written here alone.
 Rule 2: `take` isolates; whoever took pages frees them or puts them back.  Held pages are passed over.
 
+Rule 3: pages that must keep their place (KEPT) are passed over like held ones.
+
 Oldest first, always.  The lists know nothing of contents, dirt or hints.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from guests.kernel.pages import Pages
-from guests.volatility import ACTIVE, HELD, LISTED, REFERENCED
+from guests.volatility import ACTIVE, HELD, KEPT, LISTED, REFERENCED
 
 PLACE = LISTED | REFERENCED | ACTIVE
 
@@ -34,9 +37,10 @@ class Lists(Protocol):
 
 
 class ActiveInactive:
-    """Two lists."""
+    """Two lists.  `grown_inactive(gfns)`, if set, is called with pages that came back from the active list."""
 
     def __init__(self, pages: Pages) -> None:
+        self.grown_inactive: Callable[[Sequence[int]], None] | None = None
         self._facts = pages.facts
         self.inactive: OrderedDict[int, None] = OrderedDict()
         self.active: OrderedDict[int, None] = OrderedDict()
@@ -76,7 +80,10 @@ class ActiveInactive:
 
     def take(self, count: int) -> list[int]:
         """Isolate up to `count` of the oldest inactive pages, after the inactive list has been filled up."""
+        before = len(self.inactive)
         self._refill(count)
+        if self.grown_inactive is not None and len(self.inactive) > before:
+            self.grown_inactive(list(islice(reversed(self.inactive), len(self.inactive) - before)))
         taken = _pop_oldest(self.inactive, self._facts, count)
         for gfn in taken:
             self._facts[gfn] &= ~PLACE
@@ -145,7 +152,7 @@ def _pop_oldest(order: OrderedDict[int, None], facts: memoryview, count: int) ->
     for gfn in order:
         if len(taken) == count:
             break
-        if not facts[gfn] & HELD:
+        if not facts[gfn] & (HELD | KEPT):
             taken.append(gfn)
     for gfn in taken:
         del order[gfn]

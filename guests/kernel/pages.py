@@ -1,6 +1,6 @@
 """What the kernel knows of each page of its memory: facts, owner, place in the owner (Linux: struct page).
 
-    facts   one uint16 a page; what each bit means and who writes it stands in `guests.volatility`
+    facts   one uint32 a page; what each bit means and who writes it stands in `guests.volatility`
     owner   the inode or region that the page belongs to; None while it is free or being filled
     index   the page's place in its owner
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from guests.volatility import ANONYMOUS, HELD, LOCKED, MAPPED, UPTODATE
+from guests.volatility import DISCARDED, HELD, LOCKED, MAPPED, UPTODATE, VOLATILE
 
 
 class Pages:
@@ -22,7 +22,7 @@ class Pages:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.array = np.zeros(count, np.uint16)
+        self.array = np.zeros(count, np.uint32)
         self.facts = self.array.data
         self.owner: list[object | None] = [None] * count
         self.index = array("q", bytes(8 * count))
@@ -32,9 +32,9 @@ class Pages:
         for gfn in gfns:
             self.facts[gfn] = LOCKED
 
-    def claim(self, gfns: Sequence[int], owner: object, indexes: Sequence[int], anonymous: bool = False) -> None:
-        """Note that filled pages belong to `owner` from now on."""
-        facts = MAPPED | UPTODATE | (ANONYMOUS if anonymous else 0)
+    def claim(self, gfns: Sequence[int], owner: object, indexes: Sequence[int], more: int = 0) -> None:
+        """Note that filled pages belong to `owner` from now on, with `more` facts."""
+        facts = MAPPED | UPTODATE | more
         for gfn, index in zip(gfns, indexes, strict=True):
             self.facts[gfn] = facts
             self.owner[gfn] = owner
@@ -44,6 +44,28 @@ class Pages:
         """Note that pages belong to nobody."""
         for gfn in gfns:
             self.facts[gfn] = 0
+            self.owner[gfn] = None
+
+    def set(self, gfns: Sequence[int], bits: int) -> None:
+        """Set facts of pages; the caller is their writer."""
+        for gfn in gfns:
+            self.facts[gfn] |= bits
+
+    def clear(self, gfns: Sequence[int], bits: int) -> None:
+        """Clear facts of pages; the caller is their writer."""
+        for gfn in gfns:
+            self.facts[gfn] &= ~bits
+
+    def discarded(self, gfns: Sequence[int]) -> list[int]:
+        """Test and set DISCARDED; return the pages that the caller is the first to find, and shall take out (R30)."""
+        first = [gfn for gfn in gfns if self.owner[gfn] is not None and not self.facts[gfn] & DISCARDED]
+        self.set(first, DISCARDED)
+        return first
+
+    def retire(self, gfns: Sequence[int]) -> None:
+        """Note that pages wait on the discard list: they belong to nobody, and are not free."""
+        for gfn in gfns:
+            self.facts[gfn] = DISCARDED | VOLATILE
             self.owner[gfn] = None
 
     def having(self, gfns: Sequence[int], bit: int) -> list[int]:

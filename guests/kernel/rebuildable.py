@@ -14,7 +14,7 @@ import numpy as np
 
 from guests.kernel.core import Core
 from guests.kernel.file import CHUNK
-from guests.volatility import HELD, LISTED
+from guests.volatility import HELD, LISTED, RESTORABLE
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
 from shm.errors import BrokenInvariant, OutOfMemory
@@ -82,7 +82,7 @@ class Rebuildable:
 
     def _make_volatile(self) -> None:
         gfns = self.gfn[self.gfn >= 0]
-        self._core.pages.array[gfns] &= 0xFFFF ^ HELD
+        self._core.pages.array[gfns] &= 0xFFFFFFFF ^ HELD
         self._core.hints.make_volatile(gfns.tolist())
 
     def _rebuild_missing(self) -> int:
@@ -129,8 +129,8 @@ class Rebuildable:
         except BaseException:
             core.allocator.free(gfns)
             raise
-        core.pages.claim(gfns, self, indexes.tolist())
-        core.pages.array[gfns] |= HELD | LISTED
+        # Nobody touches these pages while they are volatile (rule 1), so nobody outside need know how to restore them.
+        core.pages.claim(gfns, self, indexes.tolist(), HELD | LISTED | RESTORABLE)
         self.gfn[indexes] = gfns
         core.counters[Count.REBUILT_PAGES] += int(np.count_nonzero(self._built[indexes]))
         self._built[indexes] = True

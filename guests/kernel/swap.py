@@ -65,6 +65,14 @@ class SwapSpace:
             pages[~near] = self._real_disk().read_many(slots[~near])
         return pages
 
+    @property
+    def disk(self) -> Disk:
+        return self._real_disk()
+
+    def on_disk(self, slots: np.ndarray) -> np.ndarray:
+        """Say of which slots the disk holds the bytes (bool): not while they are in frontswap alone."""
+        return ~self._near(slots) | self._writethrough
+
     def leaves(self, slots: np.ndarray) -> np.ndarray:
         """Say which slots are to be freed once they are loaded (bool): exclusive gets."""
         exclusive = self._frontswap is not None and self._frontswap.mode.exclusive

@@ -22,7 +22,7 @@ import numpy as np
 from guests.kernel.core import Core
 from guests.kernel.lists import ActiveInactive
 from guests.kernel.swap import SwapSpace
-from guests.volatility import SWAP_CACHE
+from guests.volatility import ANONYMOUS, SHARED, SWAP_CACHE
 from shm.abi import PAGE_SIZE
 from shm.errors import BrokenInvariant, DiscardFault, OutOfMemory
 
@@ -30,9 +30,11 @@ CHUNK = 64                   # pages that leave frontswap in one batch
 
 
 class Places:
-    """Where the pages of one anonymous region are."""
+    """Where the pages of one anonymous region are; `shared`: several users have it, by name."""
 
-    def __init__(self, pages: int) -> None:
+    def __init__(self, pages: int, shared: bool = False) -> None:
+        self.facts = ANONYMOUS | (SHARED if shared else 0)
+        self.users = 0
         self.gfn = np.full(pages, -1, np.int64)
         self.slot = np.full(pages, -1, np.int64)
 
@@ -68,7 +70,7 @@ class Swapper:
             try:
                 out[there] = self._with_room(gfns, self._core.memory.read_many, gfns)
             except DiscardFault as fault:
-                self.drop(fault.gfns.tolist())
+                self._core.discards.fault(fault.gfns.tolist())
                 continue
             self.lists.touch_many(gfns)
             return
@@ -84,10 +86,16 @@ class Swapper:
         leaving = self.swap.leaves(slots) | self.swap.crowded
         self._release(region, indexes[leaving])
         kept = [gfn for gfn, leaves in zip(gfns, leaving.tolist(), strict=True) if not leaves]
-        for gfn in kept:
-            self._core.pages.facts[gfn] |= SWAP_CACHE
+        self._core.pages.set(kept, SWAP_CACHE)
+        if self._core.restorable.on:
+            self._note(region, indexes[~leaving])
         self._core.hints.make_volatile(kept)
         return pages
+
+    def _note(self, region: Places, indexes: np.ndarray) -> None:
+        """Say of pages of the swap cache where they can be had again, as far as the swap disk has them."""
+        indexes = indexes[self.swap.on_disk(region.slot[indexes])]
+        self._core.restorable.slots(region.gfn[indexes].tolist(), self.swap.disk, region.slot[indexes])
 
     def store(self, region: Places, indexes: np.ndarray, pages: np.ndarray) -> None:
         """Store whole pages (n, 4096), all different."""
@@ -163,7 +171,7 @@ class Swapper:
             core.allocator.free(gfns)
             raise
         region.gfn[indexes] = gfns
-        core.pages.claim(gfns, region, indexes.tolist(), anonymous=True)
+        core.pages.claim(gfns, region, indexes.tolist(), region.facts)
         self.lists.add(gfns)
         self.lists.touch_many(gfns)
         return gfns
@@ -204,6 +212,7 @@ class Swapper:
         for gfn in region.gfn[having].tolist():
             if gfn >= 0:
                 self._core.pages.facts[gfn] &= ~SWAP_CACHE
+                self._core.restorable.forget([gfn])
 
     def _region(self, gfn: int) -> Places:
         region = self._core.pages.owner[gfn]

@@ -10,6 +10,9 @@
     session      one run, from the order to the last line
 
     sqlite, vfs                  real SQLite on the guest kernel's page cache
+    sqlite_cache                 real SQLite, whose own page cache is the guest's memory; no guest kernel
+    speedtest                    SQLite's speedtest, as apsw ships it, on the guest kernel's page cache
+    lmdb_store                   LMDB, whose mapped database is the guest's memory; no guest kernel
     scan, tree                   a real file tree, read again and again
     analytics                    numpy over anonymous pages and arrays that can be rebuilt
     trace, traces, formats       block traces replayed
@@ -33,6 +36,9 @@ WORKLOADS: dict[str, tuple[str, str]] = {
     "analytics": ("guests.workloads.analytics", "Analytics"),
     "trace": ("guests.workloads.trace", "Replay"),
     "stress": ("guests.workloads.stress", "Stress"),
+    "sqlite-cache": ("guests.workloads.sqlite_cache", "SqliteCache"),
+    "speedtest": ("guests.workloads.speedtest", "Speedtest"),
+    "lmdb": ("guests.workloads.lmdb_store", "Lmdb"),
 }
 
 

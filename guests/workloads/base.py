@@ -58,6 +58,7 @@ class Workload(ABC):
 
     Options: ClassVar[type[Options]]
     cache_pages: int | None = None       # a plain LRU page cache of that size instead of the kernel's own policy
+    has_kernel: ClassVar[bool] = True    # False: it uses the guest's pages itself, and no guest kernel takes them
 
     def __init__(self, options: Any, seed: int) -> None:
         self.options, self.seed = options, seed
@@ -72,9 +73,14 @@ class Workload(ABC):
         """Anonymous pages that it will have at most: what the guest's swap disk must be able to hold."""
         return 0
 
-    def prepare(self, kernel: "Kernel", guest: "Guest", going_on: GoingOn) -> None:
-        """Open disks and fill memory.  The guest's counters are at hand from here on."""
-        self.kernel, self.guest = kernel, guest
+    def prepare(self, kernel: "Kernel | None", guest: "Guest", going_on: GoingOn) -> None:
+        """Open disks and fill memory.  The guest's counters are at hand from here on.
+
+        `kernel` is None where `has_kernel` says so.
+        """
+        if kernel is not None:
+            self.kernel = kernel
+        self.guest = guest
         self.proof = Proof(guest.counters)
         self._counters = guest.counters.data
         self.set_up(going_on)
@@ -88,7 +94,7 @@ class Workload(ABC):
 
     @abstractmethod
     def set_up(self, going_on: GoingOn) -> None:
-        """Do what `prepare` says; `kernel`, `guest` and `proof` are there."""
+        """Do what `prepare` says; `kernel` (if it has one), `guest` and `proof` are there."""
 
     @abstractmethod
     def operate(self) -> bool:

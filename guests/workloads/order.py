@@ -5,7 +5,7 @@ The lines name the guest and the option as the person wrote it in the scenario, 
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -48,6 +48,7 @@ class Order(BaseModel):
     operations: Annotated[int, Field(ge=1)] | None = None
     limit_seconds: Annotated[float, Field(gt=0)] = 3600.0
     selfballoon: bool = False                                   # the guest sizes itself, by what it has promised
+    faults: Literal["software", "hardware"] = "software"        # how touches of missing pages are noticed
 
 
 def order_of(line: str | None) -> Order:

@@ -6,6 +6,10 @@ it surely was discarded.  The old state that each ESSA returns, and each access,
 
     S   must hold its bytes            U   every access is an addressing exception
     V   its bytes, or a discard fault  P   as V while clean; once stored to, it must hold its bytes
+
+In hardware mode no access tells of a fault: a page that is U is left alone, for a touch would end the guest; the pager
+restores what was discarded, with zeros; and a clean P is made stable first, for it might come back as V unnoticed.
+A page may count as changed there that was not: then a P that we take for clean is preserved.
 """
 
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from shm.pagestate import BYTE, CONTENT_MASK, DISCARDED, PRESERVED, RESIDENT, ST
 
 if TYPE_CHECKING:
     from guests.kernel import Kernel
+    from guests.sources import Sources
 
 ZEROS = bytes(PAGE_SIZE)
 S, U, V, P = "SUVP"
@@ -30,6 +35,7 @@ MAY_BE: dict[tuple[str, bool], tuple[State, ...]] = {
     (V, False): (State.Vr, State.Vz), (V, True): (State.Vr, State.Vz),
     (P, False): (State.Pr, State.Vz), (P, True): (State.Pr, State.Sr, State.Sp),
 }
+TOO_DIRTY = (State.Pr, State.Vz, State.Sr, State.Sp)         # of a clean P in hardware mode
 STATE_BITS = USAGE_MASK | CONTENT_MASK
 STABLE_ORDERS = (Essa.SET_STABLE, Essa.SET_STABLE_RESIDENT, Essa.SET_STABLE_NODAT)
 
@@ -53,6 +59,9 @@ class PrivatePages:
         self.gfns = self._allocator.alloc(pages)
         self._known = [Known() for _ in self.gfns]
         self._written = 0
+        self._sources: Sources | None = getattr(self._memory, "sources", None)       # None in software mode
+        if self._sources is not None:
+            self._sources.zero(self.gfns)
         for at in range(pages):
             self._store(at)
 
@@ -72,6 +81,8 @@ class PrivatePages:
         for at in range(len(self.gfns)):
             self._load(at)
             self._hint(at, Essa.SET_STABLE)
+        if self._sources is not None:
+            self._sources.clear(self.gfns)
         self._allocator.free(self.gfns)
         self.gfns = []
 
@@ -90,17 +101,19 @@ class PrivatePages:
             known.usage, known.data, known.lost = V, None, True
         elif known.usage == P and old & USAGE_MASK == STABLE:
             known.usage = S                                  # the host preserved a dirty P: the one such case (R16)
-        self._note(known, order, old)
+        self._note(at, known, order, old)
 
     def _check_old(self, at: int, known: Known, old: int) -> None:
         allowed = (State.Vz,) if known.lost else MAY_BE[known.usage, known.changed]
+        if self._sources is not None and known.usage == P and not known.changed:
+            allowed = TOO_DIRTY
         self._proof.holds(old in [BYTE[state] for state in allowed],
                           f"private page {at}: ESSA says {old:#04x} of a page that is {known.usage}, changed: "
                           f"{known.changed}; allowed: {', '.join(state.name for state in allowed)}")
         self._proof.holds(old != BYTE[State.Sz] or known.data in (None, ZEROS),
                           f"private page {at}: it is Sz, and was not all zeros")
 
-    def _note(self, known: Known, order: Essa, old: int) -> None:
+    def _note(self, at: int, known: Known, order: Essa, old: int) -> None:
         resident = old & CONTENT_MASK == RESIDENT
         if order == Essa.SET_UNUSED:
             known.usage, known.data, known.lost = U, None, False
@@ -108,6 +121,8 @@ class PrivatePages:
             known.usage, known.lost = V, not resident
         elif order == Essa.SET_POT_VOLATILE:
             self._note_potential(known, old)
+            if self._sources is not None and old & CONTENT_MASK == PRESERVED and not known.changed:
+                self._find_out(at, known)
         elif order in STABLE_ORDERS or (order == Essa.SET_STABLE_IF_NOT_DISCARDED and old != DISCARDED):
             if known.usage == U or known.lost:               # Ur keeps anything, Uz and Vz read zero
                 known.data = None if resident else ZEROS
@@ -124,6 +139,13 @@ class PrivatePages:
         else:
             known.usage, known.lost = V, True
 
+    def _find_out(self, at: int, known: Known) -> None:
+        """Make a page stable that was either kept, because it counts as changed, or discarded; see which."""
+        old = self._guest.essa_one(Essa.SET_STABLE, self.gfns[at]) & STATE_BITS
+        known.usage, known.lost = S, False
+        if old == DISCARDED:
+            known.data = ZEROS
+
     def _launder(self, at: int) -> None:
         """Clear the change bit, as after writeback: made stable before (R36)."""
         self._hint(at, Essa.SET_STABLE)
@@ -134,18 +156,24 @@ class PrivatePages:
 
     def _load(self, at: int) -> None:
         known, gfn = self._known[at], self.gfns[at]
+        if self._sources is not None and not self._touchable(at, known):
+            return
         try:
             found = self._allocator.with_room((gfn,), self._memory.read, gfn)
         except (AddressingException, DiscardFault) as fault:
             self._faulted(at, known, fault)
             return
         self._may_access(at, known)
+        if self._sources is not None and known.usage == V and found == ZEROS:
+            known.data = ZEROS                               # it was discarded, and restored
         if known.data is not None:
             self._proof.page(found, known.data, "private", at)
         known.data = found
 
     def _store(self, at: int) -> None:
         known, gfn = self._known[at], self.gfns[at]
+        if self._sources is not None and not self._touchable(at, known):
+            return
         self._written += 1
         data = self._content.page(at, self._written)
         try:
@@ -155,6 +183,20 @@ class PrivatePages:
             return
         self._may_access(at, known)
         known.data, known.changed = data, True
+
+    def _touchable(self, at: int, known: Known) -> bool:
+        """Say whether a page may be touched in hardware mode.  One that surely was discarded is, and then made stable.
+
+        For it comes back as what it was, V or P, and ESSA has said V of both.
+        """
+        if known.usage == P and not known.changed:
+            self._hint(at, Essa.SET_STABLE)
+        if known.lost:
+            self._proof.page(self._allocator.with_room((self.gfns[at],), self._memory.read, self.gfns[at]), ZEROS,
+                             "private", at)
+            self._guest.essa_one(Essa.SET_STABLE, self.gfns[at])
+            known.usage, known.lost, known.data = S, False, ZEROS
+        return known.usage != U
 
     def _may_access(self, at: int, known: Known) -> None:
         self._proof.holds(known.usage != U and not known.lost,

@@ -5,7 +5,8 @@
 Standard input brings the order, "go" and "quit", a line each.  Standard output carries nothing but events, one JSON
 object a line:
 
-    {"event": "ready"}                            memory is filled, the work may begin
+    {"event": "ready"}                            memory is filled, the work may begin; in hardware mode "pager" is
+                                                  the pid of the guest's pager
     {"event": "done", "operations", "seconds", "pages_verified", "mismatches"}
     {"event": "failed", "error": one line}        a wrong page, or anything else that ends the work
 
@@ -110,17 +111,26 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
     except UsageProblem as problem:
         raise UsageProblem(f"guest {order.name!r}: {problem}") from None
     with ExitStack() as open_things:
-        guest = connect(order.cluster, order.name, ram=order.ram, max_mem=order.max_mem, weight=order.weight)
+        guest = connect(order.cluster, order.name, ram=order.ram, max_mem=order.max_mem, weight=order.weight,
+                        faults=order.faults)
         open_things.callback(guest.close)
         open_things.callback(departure.dismiss)      # its own leaving looks like the hypervisor's from here
         departure.watch_hypervisor(guest.wait_gone)
         workload = kind(options, order.seed)
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
-        kernel = Kernel(guest, swap, cache_pages=workload.cache_pages, selfballooning=order.selfballoon)
+        kernel = _kernel(order, workload, guest, swap)
         workload.prepare(kernel, guest, departure.going_on)
-        _perform(order, workload, departure)
-        kernel.close()
+        _perform(order, workload, kernel, departure)
+        if kernel is not None:
+            kernel.close()
+
+
+def _kernel(order: Order, workload: "Workload", guest: "Guest", swap: Disk) -> Kernel | None:
+    """Return the guest's kernel, which takes all its memory; None for a workload that uses the memory itself."""
+    if not workload.has_kernel:
+        return None
+    return Kernel(guest, swap, cache_pages=workload.cache_pages, selfballooning=order.selfballoon)
 
 
 def _swap_disk(order: Order, workload: "Workload", guest: "Guest") -> Disk:
@@ -129,13 +139,14 @@ def _swap_disk(order: Order, workload: "Workload", guest: "Guest") -> Disk:
                        reads=Count.GUEST_SWAP_READS, writes=Count.GUEST_SWAP_WRITES)
 
 
-def _perform(order: Order, workload: "Workload", departure: Departure) -> None:
+def _perform(order: Order, workload: "Workload", kernel: Kernel | None, departure: Departure) -> None:
     """Work on go, report, and hold on to all memory until quit."""
-    say("ready")
+    say("ready", **_pager(workload.guest))
     _await(departure, "go", GO_SECONDS)
-    operations, seconds = work(order, workload, _between(order, workload, departure.going_on))
+    operations, seconds = work(order, workload, _between(order, kernel, departure.going_on))
     workload.finish()
-    workload.kernel.check()
+    if kernel is not None:
+        kernel.check()
     departure.work_is_done()
     counters = workload.guest.counters
     say("done", operations=operations, seconds=seconds, pages_verified=int(counters[Count.PAGES_VERIFIED]),
@@ -143,11 +154,17 @@ def _perform(order: Order, workload: "Workload", departure: Departure) -> None:
     _await(departure, LAST_WORD, None)
 
 
-def _between(order: Order, workload: "Workload", going_on: Callable[[], None]) -> Callable[[], None]:
+def _pager(guest: "Guest") -> dict[str, int]:
+    """Return who restores pages for this guest: nobody in software mode."""
+    pager = getattr(guest.memory, "pager", None)
+    return {} if pager is None else {"pager": pager.pid}
+
+
+def _between(order: Order, kernel: Kernel | None, going_on: Callable[[], None]) -> Callable[[], None]:
     """Return what is done between two operations: a kernel that balloons itself gets its moment there."""
-    if not order.selfballoon:
+    if not order.selfballoon or kernel is None:
         return going_on
-    tick = workload.kernel.tick
+    tick = kernel.tick
 
     def between() -> None:
         going_on()

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from hypervisor.toolstack.interruption import Interrupted, Interruption
+from hypervisor.toolstack.states_cli import states
 from hypervisor.toolstack.tmem_cli import tmem
 from shm.errors import MemcommonsError, UsageProblem
 
@@ -28,6 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Transcendent memory and CMM2, running on real memory.")
 ctl = typer.Typer(help="Speak to a running cluster.")
 ctl.add_typer(tmem)
+ctl.add_typer(states)
 app.add_typer(ctl, name="ctl")
 
 
@@ -134,12 +136,14 @@ def serve(
     write_back: Annotated[bool, typer.Option("--write-back", help="Persistent tmem pages may be swapped.")] = False,
     dedup_across: Annotated[bool, typer.Option("--dedup-across", help="Guests share equal pages; they can find out "
                                                "by timing who has which.")] = False,
+    cmma: Annotated[str, typer.Option(help="How guests' processors execute ESSA: architected, kvm or "
+                                      "off.")] = "architected",
 ) -> int:
     """Run a hypervisor in the foreground until it is told to stop."""
     from hypervisor.toolstack.serve import serve as serve_cluster
     from hypervisor.toolstack.serve import serve_order
 
-    order = serve_order(name, budget, scheme, swap, reclaim, form, quirks, write_back, dedup_across)
+    order = serve_order(name, budget, scheme, swap, reclaim, form, quirks, write_back, dedup_across, cmma)
     with Interruption() as interruption:
         return serve_cluster(order, interruption)
 

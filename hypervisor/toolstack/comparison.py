@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from hypervisor.toolstack.table import WORK_ROWS, header, mib, number, percent, plain_table, ratio, verdict
+from hypervisor.toolstack.table import header, mib, number, percent, plain_table, ratio, verdict, work_rows
 
 Summary = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ def several_runs(summaries: Sequence[Summary]) -> RenderableType:
     title = header(summaries[0], f"{len(schemes)} schemes")
     table = plain_table("pages", "baseline", *schemes, title="the same work under each scheme")
     first = summaries[0]["baseline"]["counters"]
-    for name, said in WORK_ROWS:
+    for name, said in work_rows(summaries[0]):
         row = [first.get(name, 0), *(summary["counters"].get(name, 0) for summary in summaries)]
         table.add_row(said, *map(number, row))
     table.add_section()

@@ -28,11 +28,12 @@ def show_list(call: Call, as_json: bool) -> int:
     console.print(f"budget {format_size(cluster['budget'])}: {number(cluster['frames_used'])} frames used, "
                   f"{number(cluster['frames_free'])} free, {number(cluster['heap_frames'])} of them the tmem heap's; "
                   f"{number(cluster['swap_pages'])} pages on the swap disk")
-    table = plain_table("guest", "pid", "RAM MiB", "frames", "persistent", "ephemeral", "states", title="guests")
+    table = plain_table("guest", "pid", "RAM MiB", "frames", "persistent", "ephemeral", "faults",
+                        "states", title="guests")
     for guest in cluster["guests"]:
         states = " ".join(f"{state} {number(count)}" for state, count in guest["states"].items() if count)
         table.add_row(guest["name"], str(guest["pid"]), mib(guest["ram"]), number(guest["frames"]),
-                      number(guest["persistent"]), number(guest["ephemeral"]), states)
+                      number(guest["persistent"]), number(guest["ephemeral"]), guest["faults"], states)
     console.print(table if cluster["guests"] else "no guests")
     for guest in cluster["guests"]:
         if guest["moved"] is not None:

@@ -4,15 +4,18 @@ Rule 1: what a guest may say is a row of MAY_SAY; anything else it says, and jun
 Rule 2: a guest fails once, with one line; what comes later only adds its exit status.
 Rule 3: its figures are checked before they are believed: a count is a whole number, work takes no longer than our
         own clock saw, and the measured run did exactly the operations that were ordered.
+Rule 4: a pager that it names is counted as its own, so it must be one of the processes that this guest started.
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeGuard
 
 from hypervisor.toolstack.child import Child
+from hypervisor.toolstack.faultmode import HARDWARE
 from hypervisor.toolstack.plan import GuestOrder
 from hypervisor.toolstack.results import GuestResult
 
@@ -57,6 +60,7 @@ class GuestRun:
     child: Child
     stage: Stage = Stage.STARTING
     report: Report | None = None
+    pager: int | None = None                # pid of the process that restores its pages, in hardware mode
     finished: bool = False                  # it reported exactly the work that was ordered
     problem: str | None = None              # one line; set together with FAILED
     refusal: str | None = None              # its order was wrong: the person's problem, not a failure
@@ -81,7 +85,18 @@ class GuestRun:
         elif word == "done":
             self._done(event, elapsed)
         else:
-            self.stage = MAY_SAY[self.stage][word]
+            self._ready(event)
+
+    def _ready(self, event: Mapping[str, Any]) -> None:
+        """Take "ready"; in hardware mode it names the guest's pager."""
+        self.pager = event.get("pager")
+        if self.pager is not None and not started_by(self.child.pid, self.pager):
+            named, self.pager = str(self.pager)[:40], None
+            self.fail(f"{self.child.title} named {named} as its pager, which is no process of its own, and was ended")
+        elif self.pager is None and self.order.line.get("faults") == HARDWARE:
+            self.fail(f"{self.child.title} was to work with hardware faults, and has no pager")
+        else:
+            self.stage = Stage.READY
 
     def _done(self, event: Mapping[str, Any], elapsed: float) -> None:
         report = checked_report(event, elapsed)
@@ -157,6 +172,16 @@ def checked_report(event: Mapping[str, Any], elapsed: float) -> Report | None:
     if not 0 <= seconds <= elapsed + CLOCK_SLACK_SECONDS:
         return None
     return Report(operations, float(seconds), verified, mismatches)
+
+
+def started_by(guest: int, pid: object) -> bool:
+    """Say whether `pid` is a process of the session that the guest leads (`child`, rule 1)."""
+    if not _is_count(pid) or not 0 < pid < 1 << 31:
+        return False
+    try:
+        return pid != guest and os.getsid(pid) == guest
+    except OSError:
+        return False
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

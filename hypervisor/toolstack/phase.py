@@ -57,10 +57,11 @@ class Phase:
     def _work(self) -> None:
         crew = self._crew
         pids = {guest.order.name: guest.child.pid for guest in crew.at(Stage.READY)}
+        pagers = {guest.order.name: guest.pager for guest in crew.at(Stage.READY) if guest.pager is not None}
         if not pids:
             raise PhaseBroken("no guest is left to work")
         self._sampler = sampler = Sampler(
-            crew.hypervisor.pid, pids, lambda: crew.ask("list"), self._walked, self._shared)
+            crew.hypervisor.pid, pids, lambda: crew.ask("list"), self._walked, self._shared, pagers)
         sampler.begin()
         self._go()
         while crew.at(Stage.WORKING):
@@ -101,7 +102,8 @@ class Phase:
         self._means.journal.sample(
             self._plan.label, "maps", sample.at, kernel_bytes=sample.kernel_bytes,
             hypervisor=sample.hypervisor and sample.hypervisor._asdict(),
-            guests={name: memory._asdict() for name, memory in sample.guests.items()})
+            guests={name: memory._asdict() for name, memory in sample.guests.items()},
+            pagers={name: memory._asdict() for name, memory in sample.pagers.items()})
         self._means.progress.sample(sample, {name: guest.operations for name, guest in guests.items()})
 
     def _shared(self, sample: SharedSample) -> None:

@@ -3,6 +3,7 @@
     baseline   all memory granted, for the scenario's seconds or operations
     measured   the scheme under its budget, for exactly the operations that the baseline did
 
+`faults` is the mode that was decided for the whole run (`faultmode`), "software" or "hardware".
 A phase is one cluster from start to stop.  The measured run has ten times the baseline's time, and no more.
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervisor.schemes import SCHEMES
+from hypervisor.toolstack.faultmode import SOFTWARE
 from hypervisor.toolstack.scenario import BASELINE, FLOOR_BYTES, FLOOR_PAGES_A_GUEST, GuestSpec, Scenario
 from shm.abi import PAGE_SIZE
 
@@ -66,27 +68,29 @@ def baseline_budget(scenario: Scenario) -> int:
     return scenario.total_ram + FLOOR_BYTES + len(scenario.guests) * FLOOR_PAGES_A_GUEST * PAGE_SIZE
 
 
-def baseline_plan(scenario: Scenario, cluster: str) -> PhasePlan:
+def baseline_plan(scenario: Scenario, cluster: str, faults: str = SOFTWARE) -> PhasePlan:
     table = scenario.table
     limit = OPERATIONS_LIMIT_SECONDS if table.seconds is None else _limit(table.seconds)
     work = Work(table.seconds, table.operations, limit)
     works = {guest.name: work for guest in scenario.guests}
-    return _plan(scenario, BASELINE, cluster, baseline_budget(scenario), works)
+    return _plan(scenario, BASELINE, cluster, baseline_budget(scenario), works, faults)
 
 
-def measured_plan(scenario: Scenario, scheme: str, cluster: str, done: Mapping[str, tuple[int, float]]) -> PhasePlan:
+def measured_plan(scenario: Scenario, scheme: str, cluster: str, done: Mapping[str, tuple[int, float]],
+                  faults: str = SOFTWARE) -> PhasePlan:
     """Plan the scheme's run; `done`: guest -> (operations, seconds) of the baseline."""
     works = {name: Work(None, operations, _limit(scenario.table.seconds or seconds))
              for name, (operations, seconds) in done.items()}
-    return _plan(scenario, scheme, cluster, scenario.table.budget, works)
+    return _plan(scenario, scheme, cluster, scenario.table.budget, works, faults)
 
 
 def _limit(seconds: float) -> float:
     return max(SLOWDOWN_LIMIT * seconds, LEAST_LIMIT_SECONDS)
 
 
-def _plan(scenario: Scenario, scheme: str, cluster: str, budget: int, works: Mapping[str, Work]) -> PhasePlan:
-    guests = tuple(_guest_order(scenario, scheme, cluster, budget, guest, n, works[guest.name])
+def _plan(scenario: Scenario, scheme: str, cluster: str, budget: int, works: Mapping[str, Work],
+          faults: str) -> PhasePlan:
+    guests = tuple(_guest_order(scenario, scheme, cluster, budget, guest, n, works[guest.name], faults)
                    for n, guest in enumerate(scenario.guests))
     order = hypervisor_order(scenario, scheme, cluster, budget)
     return PhasePlan(scheme, cluster, budget, order, guests, scenario.folder)
@@ -97,14 +101,14 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
     return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
             "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
             "form": table.tmem.form, "write_back": table.tmem.write_back, "dedup_across": table.tmem.dedup_across,
-            "folder": table.hypervisor.folder}
+            "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder}
 
 
 def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, guest: GuestSpec, number: int,
-                 work: Work) -> GuestOrder:
+                 work: Work, faults: str) -> GuestOrder:
     ram = SCHEMES[scheme].guest_ram(guest.ram, budget, scenario.total_ram)
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
             "weight": guest.weight or 0, "selfballoon": scenario.table.tmem.selfballoon and SCHEMES[scheme].tmem,
             "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
-            "operations": work.operations, "limit_seconds": work.limit_seconds}
+            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

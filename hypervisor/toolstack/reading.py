@@ -124,7 +124,4 @@ def _check_whole(scenario: Scenario, options: Mapping[str, Any]) -> None:
     if (table.seconds is None) == (table.operations is None):
         given = "neither seconds nor operations is" if table.seconds is None else "seconds and operations are both"
         raise UsageProblem(f"{source}: {given} given; give one of them, such as seconds = 20")
-    if table.faults == "hardware":
-        where = _where(source, "faults", options)
-        raise UsageProblem(f"{where}: 'hardware' is not available yet; use auto or software")
     check_budget(table.budget, count, _where(source, "budget", options))

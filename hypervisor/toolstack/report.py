@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+from hypervisor.toolstack.faultmode import FaultMode
 from hypervisor.toolstack.journal import Journal
 from hypervisor.toolstack.progress import BarProgress, Progress
 from hypervisor.toolstack.run import Outcome
@@ -32,9 +33,14 @@ def show(outcome: Outcome, journal: Journal, as_json: bool) -> int:
         print(json.dumps(document))
     elif outcome.summaries:
         _print_table(outcome)
-    for line in problems:
+    for line in [*fell_back(outcome.mode), *problems]:
         print(line, file=sys.stderr)
     return FAILED if problems else OK
+
+
+def fell_back(mode: FaultMode) -> list[str]:
+    """Return the line that says why there were no hardware faults, where they were looked for."""
+    return [f"software faults: {mode.why}"] if mode.why else []
 
 
 def _print_table(outcome: Outcome) -> None:

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 
 class Memory(NamedTuple):
-    """What psutil says of one process: all of it, and the part that is mappings of the arena."""
+    """What psutil says of one process: all of it, the part that is mappings of the arena, and what is its alone."""
 
     rss: int
     pss: int
     arena_rss: int
     arena_pss: int
+    uss: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class MapSample:
     hypervisor: Memory | None
     guests: Mapping[str, Memory]
     kernel_bytes: int | None     # the kernel's own count of the arena (st_blocks), from the hypervisor's list
+    pagers: Mapping[str, Memory] = field(default_factory=dict)   # of guests in hardware mode, by the guest's name
 
     @property
     def arena_pss(self) -> int:
@@ -40,7 +42,7 @@ class MapSample:
         return sum(memory.pss for memory in self._all())
 
     def _all(self) -> list[Memory]:
-        return [*self.guests.values(), *([self.hypervisor] if self.hypervisor else [])]
+        return [*self.guests.values(), *self.pagers.values(), *([self.hypervisor] if self.hypervisor else [])]
 
 
 class SharedSample(NamedTuple):

@@ -1,7 +1,7 @@
 """`memcommons run`: the baseline once, then each scheme with the same work, then the summaries.
 
-It knows the order of things and nothing of how they are done: `preflight` looks, `plan` decides, `phase` carries out,
-`summary` computes, `table` shows.
+It knows the order of things and nothing of how they are done: `faultmode` and `preflight` look, `plan` decides, `phase`
+carries out, `summary` computes, `table` shows.
 """
 
 import os
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hypervisor.toolstack.faultmode import SOFTWARE_MODE, FaultMode, decided
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.phase import Phase
 from hypervisor.toolstack.plan import baseline_plan, measured_plan
@@ -28,12 +29,13 @@ class Outcome:
     schemes: tuple[str, ...]
     summaries: tuple[dict[str, Any], ...]
     problems: tuple[str, ...]
+    mode: FaultMode = SOFTWARE_MODE
 
     def document(self) -> dict[str, Any]:
         """Return the one JSON object that stands for all."""
         if not self.summaries:
             return {"version": VERSION, "name": self.scenario.name, "scheme": ",".join(self.schemes),
-                    "failed": "baseline", "problems": list(self.problems)}
+                    "failed": "baseline", "problems": list(self.problems), **self.mode.facts()}
         if len(self.schemes) == 1:
             return self.summaries[0]
         return {"version": VERSION, "runs": list(self.summaries)}
@@ -41,21 +43,22 @@ class Outcome:
 
 def run(scenario: Scenario, schemes: Sequence[str], means: Means) -> Outcome:
     """Do all of it.  Raise UsageProblem when it cannot be done, Interrupted after a signal; nothing is left then."""
+    mode = decided(scenario.table.faults)
     check(scenario, schemes, means)
     means.journal.open()
     clusters = cluster_names(len(schemes) + 1)
-    baseline = Phase(baseline_plan(scenario, clusters[0]), means).run()
+    baseline = Phase(baseline_plan(scenario, clusters[0], mode.name), means).run()
     problems = [*baseline.problems, *_idle(baseline)]
     if problems:
-        return Outcome(scenario, tuple(schemes), (), tuple(f"baseline: {line}" for line in problems))
+        return Outcome(scenario, tuple(schemes), (), tuple(f"baseline: {line}" for line in problems), mode)
     done = {guest.name: (guest.operations, guest.seconds or 0.0) for guest in baseline.guests}
     summaries = []
     for scheme, cluster in zip(schemes, clusters[1:], strict=True):
-        measured = Phase(measured_plan(scenario, scheme, cluster, done), means).run()
+        measured = Phase(measured_plan(scenario, scheme, cluster, done, mode.name), means).run()
         check_equal_work(baseline, measured)
-        summaries.append(summarise(scenario, baseline, measured, machine()))
+        summaries.append(summarise(scenario, baseline, measured, machine(), mode))
     found = tuple(line for summary in summaries for line in summary["problems"])
-    return Outcome(scenario, tuple(schemes), tuple(summaries), found)
+    return Outcome(scenario, tuple(schemes), tuple(summaries), found, mode)
 
 
 def _idle(baseline: PhaseResult) -> list[str]:

@@ -6,6 +6,10 @@
              objects.  psutil cannot see pages that nobody maps; the kernel's count sees all.
     shared   five times a second, cheap: memory_info().shared less what was not the arena's when the work began.
 
+In hardware mode each guest has a pager beside it: a process of the guest's, counted with all others and shown apart.
+The hypervisor maps no guest memory there, and a page that lost its mapping while its access bit was looked at is seen
+by the kernel's count alone, until it is touched again.
+
 Walking the maps costs time that the guests then lack (at 5 Hz 8 guests lost 10 %), so the pause between two walks is
 never less than twenty times what the last one took.
 """
@@ -36,21 +40,23 @@ def memory_of(process: psutil.Process) -> Memory | None:
     arena = [m for m in maps if is_arena(m.path)]
     (rss, pss), (arena_rss, arena_pss) = (
         (sum(m.rss for m in some), sum(m.pss for m in some)) for some in (maps, arena))
-    return Memory(rss, pss, arena_rss, arena_pss)
+    return Memory(rss, pss, arena_rss, arena_pss, sum(m.private_clean + m.private_dirty for m in maps))
 
 
 class Sampler:
     """Samples of one phase, from go to the last done."""
 
     def __init__(self, hypervisor: int, guests: Mapping[str, int], ask: Callable[[], dict[str, Any]],
-                 walked: Callable[[MapSample, dict[str, Any]], None], shared: Callable[[SharedSample], None]) -> None:
-        """`hypervisor` and `guests` are pids; `ask` returns the hypervisor's list; the others are told each sample."""
+                 walked: Callable[[MapSample, dict[str, Any]], None], shared: Callable[[SharedSample], None],
+                 pagers: Mapping[str, int] | None = None) -> None:
+        """Take pids of all; `ask` returns the hypervisor's list; `walked` and `shared` are told each sample."""
         self.samples: list[MapSample] = []
         self.shared: list[SharedSample] = []
         self.seen: dict[str, Any] = {}               # the last list
         self._ask, self._tell_walked, self._tell_shared = ask, walked, shared
         self._hypervisor = _process(hypervisor)
-        self._guests = {name: _process(pid) for name, pid in guests.items()}
+        self._guests = _processes_of(guests)
+        self._pagers = _processes_of(pagers or {})
         self._began = self._next_maps = self._next_shared = 0.0
         self._not_arena: dict[int, int] = {}         # pid -> shared bytes at the start that were not the arena's
 
@@ -80,10 +86,9 @@ class Sampler:
         """Walk all maps now, and ask for the kernel's count.  What `ask` raises is raised."""
         start = time.monotonic()
         self.seen = self._ask()
-        walked = {name: memory_of(process) for name, process in self._guests.items() if process}
         sample = MapSample(
             start - self._began, memory_of(self._hypervisor) if self._hypervisor else None,
-            {name: memory for name, memory in walked.items() if memory}, self.seen.get("kernel_bytes"))
+            _memories(self._guests), self.seen.get("kernel_bytes"), _memories(self._pagers))
         self.samples.append(sample)
         self._take_shared(start)
         took = time.monotonic() - start
@@ -97,7 +102,8 @@ class Sampler:
         self._tell_shared(self.shared[-1])
 
     def _processes(self) -> list[psutil.Process]:
-        return [process for process in (self._hypervisor, *self._guests.values()) if process]
+        everybody = (self._hypervisor, *self._guests.values(), *self._pagers.values())
+        return [process for process in everybody if process]
 
 
 def _process(pid: int) -> psutil.Process | None:
@@ -105,6 +111,16 @@ def _process(pid: int) -> psutil.Process | None:
         return psutil.Process(pid)
     except psutil.Error:
         return None
+
+
+def _processes_of(pids: Mapping[str, int]) -> dict[str, psutil.Process | None]:
+    return {name: _process(pid) for name, pid in pids.items()}
+
+
+def _memories(processes: Mapping[str, psutil.Process | None]) -> dict[str, Memory]:
+    """Walk the maps of those that are there."""
+    walked = {name: memory_of(process) for name, process in processes.items() if process}
+    return {name: memory for name, memory in walked.items() if memory}
 
 
 def _shared(process: psutil.Process) -> int:

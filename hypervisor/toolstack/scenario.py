@@ -17,7 +17,7 @@ from shm.abi import MAX_GUESTS, PAGE_SIZE
 from shm.errors import UsageProblem
 from shm.units import format_size, parse_size
 
-WORKLOADS = ("sqlite", "scan", "analytics", "trace", "stress")
+WORKLOADS = ("sqlite", "scan", "analytics", "trace", "stress", "sqlite-cache", "speedtest", "lmdb")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,23}$"
 FLOOR_BYTES, FLOOR_PAGES_A_GUEST = 1 << 20, 64
 BASELINE = "baseline"           # the run to compare with; nobody asks for it by name
@@ -63,6 +63,7 @@ class _Table(BaseModel):
 class HypervisorTable(_Table):
     reclaim: Literal["hint-after-choice", "u-e-v-p-s"] = "hint-after-choice"
     swap: Size | None = None                 # None: as much as all guests have RAM
+    cmma: Literal["architected", "kvm", "off"] = "architected"     # how guests' processors execute ESSA
     folder: str = "/var/tmp"                 # where the swap file lies
 
 

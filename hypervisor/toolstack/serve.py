@@ -41,11 +41,13 @@ class GuestNews(Journal):
 
 
 def serve_order(name: str, budget: str, scheme: str, swap: str | None, reclaim: str, form: str = "raw",
-                quirks: str = "none", write_back: bool = False, dedup_across: bool = False) -> dict[str, Any]:
+                quirks: str = "none", write_back: bool = False, dedup_across: bool = False,
+                cmma: str = "architected") -> dict[str, Any]:
     """Return the hypervisor's order, checked; UsageProblem names the option."""
     size = option_size("--budget", budget)
     check_budget(size, 0, "--budget")
     check_choice("--reclaim", reclaim, "a policy", HypervisorTable.model_fields["reclaim"])
+    check_choice("--cmma", cmma, "a kind of CMMA", HypervisorTable.model_fields["cmma"])
     check_choice("--form", form, "a form", TmemTable.model_fields["form"])
     check_choice("--quirks", quirks, "a set of quirks", TmemTable.model_fields["quirks"])
     try:
@@ -55,7 +57,7 @@ def serve_order(name: str, budget: str, scheme: str, swap: str | None, reclaim: 
     swap_bytes = 2 * size if swap is None else option_size("--swap", swap)
     return {"cluster": checked_cluster(name), "budget": size, "scheme": scheme, "reclaim": reclaim, "swap": swap_bytes,
             "ephemeral_pages": 0, "quirks": quirks, "form": form, "write_back": write_back,
-            "dedup_across": dedup_across, "folder": HypervisorTable().folder}
+            "dedup_across": dedup_across, "cmma": cmma, "folder": HypervisorTable().folder}
 
 
 def check_choice(option: str, text: str, what: str, field: FieldInfo) -> None:

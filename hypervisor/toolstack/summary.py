@@ -4,7 +4,8 @@
                claims less is what we claim.
     slowdown   a guest's seconds measured / its seconds in the baseline, for equal work
     counters   of all guests, summed, and the hypervisor's own; where both count the same thing (hypercalls,
-               multicalls), the hypervisor's word counts: a guest may write what it likes on its page
+               multicalls), the hypervisor's word counts: a guest may write what it likes on its page.  What is counted
+               here by one and there by the other is added, so that both fault modes can be compared
 
 Keys may be added, none removed.  None stands for what could not be measured, because a guest or a run failed.
 """
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hypervisor.toolstack.faultmode import SOFTWARE_MODE, FaultMode
 from hypervisor.toolstack.results import GuestResult, PhaseResult
 from hypervisor.toolstack.scenario import Scenario
 from shm.abi import PAGE_SIZE
@@ -28,12 +30,12 @@ WAIT_PREFIX, WAIT_SUFFIX = "wait_", "_ns"
 
 
 def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
-              machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the summary of one scheme's run against the baseline."""
+              machine: Mapping[str, Any], mode: FaultMode = SOFTWARE_MODE) -> dict[str, Any]:
+    """Return the summary of one scheme's run against the baseline, both in fault mode `mode`."""
     table = scenario.table
     phases = (baseline, measured)
     return {
-        "version": VERSION, "name": scenario.name, "scheme": measured.label, "faults": "software", "seed": table.seed,
+        "version": VERSION, "name": scenario.name, "scheme": measured.label, **mode.facts(), "seed": table.seed,
         "budget_bytes": measured.budget, "duration_s": measured.seconds,
         "guests": [_guest(guest, _same(guest, baseline), measured) for guest in measured.guests],
         "rss": _rss(baseline, measured),
@@ -56,7 +58,18 @@ def counters_of(phase: PhaseResult) -> dict[str, int]:
     summed: Counter[str] = Counter(dict.fromkeys(PROMISED_COUNTERS, 0))
     for guest in phase.guests:
         summed.update({name: int(value) for name, value in guest.counters.items()})
-    return {**summed, **phase.counters}
+    return {**summed, **phase.counters, **_added(summed, phase.counters)}
+
+
+def _added(guests: Mapping[str, int], host: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts of what is found here in one fault mode and there in the other, but never twice.
+
+    A discard fault is found by the library or by the kernel, a page is asked for by hypercall or by a touch, a block is
+    read by the guest or by its pager.
+    """
+    return {"discard_faults": guests["discard_faults"] + host.get("discard_faults", 0),
+            "faults": guests.get("faults", 0) + host.get("hardware_faults", 0),
+            "guest_disk_reads": guests["guest_disk_reads"] + guests.get("pager_disk_reads", 0)}
 
 
 def tmem_of(phase: PhaseResult, form: str) -> dict[str, Any]:
@@ -106,6 +119,7 @@ def _named(phases: tuple[PhaseResult, PhaseResult]) -> list[tuple[str, PhaseResu
 
 def _guest(guest: GuestResult, before: GuestResult | None, phase: PhaseResult) -> dict[str, Any]:
     memories = [sample.guests[guest.name] for sample in phase.samples if guest.name in sample.guests]
+    pagers = [sample.pagers[guest.name] for sample in phase.samples if guest.name in sample.pagers]
     return {
         "name": guest.name, "pid": guest.pid, "workload": guest.workload, "ram_bytes": guest.ram,
         "ram_given_bytes": guest.ram_given, "operations": guest.operations, "seconds": guest.seconds,
@@ -114,6 +128,7 @@ def _guest(guest: GuestResult, before: GuestResult | None, phase: PhaseResult) -
         "rss_bytes": spread(m.rss for m in memories), "pss_bytes": spread(m.pss for m in memories),
         "arena_rss_bytes": spread(m.arena_rss for m in memories),
         "arena_pss_bytes": spread(m.arena_pss for m in memories),
+        "pager_rss_bytes": spread(m.rss for m in pagers), "pager_uss_bytes": spread(m.uss for m in pagers),
         "slowdown": slowdown(guest, before), "waits_s": _waits(guest.counters), "counters": dict(guest.counters),
     }
 
@@ -150,10 +165,12 @@ def _against(baseline: dict[str, int | None], measured: dict[str, int | None]) -
 
 
 def _processes(phase: PhaseResult) -> dict[str, Any]:
-    """Return the whole processes' memory in sum, interpreters included."""
+    """Return the whole processes' memory in sum, interpreters and pagers included; the pagers' part apart."""
     hypervisor = [sample.hypervisor for sample in phase.samples if sample.hypervisor]
     return {"rss_bytes": spread(s.process_rss for s in phase.samples),
             "pss_bytes": spread(s.process_pss for s in phase.samples),
+            "pagers_rss_bytes": spread(sum(m.rss for m in s.pagers.values()) for s in phase.samples),
+            "pagers_uss_bytes": spread(sum(m.uss for m in s.pagers.values()) for s in phase.samples),
             "hypervisor_rss_bytes": spread(m.rss for m in hypervisor),
             "hypervisor_pss_bytes": spread(m.pss for m in hypervisor)}
 

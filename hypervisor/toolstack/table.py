@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hypervisor.schemes import SCHEMES
+from hypervisor.toolstack.faultmode import HARDWARE
 from shm.units import format_size
 
 WIDTH = 100
@@ -30,6 +31,16 @@ WORK_ROWS = (
     ("tmem_puts", "tmem puts"), ("tmem_gets", "tmem gets"), ("tmem_hits", "tmem hits"),
     ("tmem_evictions", "tmem evictions"), ("hypercalls", "hypercalls"), ("multicalls", "multicalls"),
     ("essa", "pages hinted (ESSA)"), ("faults", "page faults"))
+
+# ... and what there is in hardware mode alone.
+HARDWARE_ROWS = (
+    ("hardware_faults", "hardware faults"), ("write_faults", "write-protect faults"),
+    ("prefetched", "pages prefetched"), ("pager_restored", "restored by pagers"))
+
+
+def work_rows(summary: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the rows of what was read, written and called, as far as this fault mode has them."""
+    return WORK_ROWS + HARDWARE_ROWS if summary["faults"] == HARDWARE else WORK_ROWS
 
 
 def console_for(stream: Any) -> Console:
@@ -49,7 +60,8 @@ def header(summary: Mapping[str, Any], schemes: str) -> Text:
     guests = summary["guests"]
     ram = sum(guest["ram_bytes"] for guest in guests)
     return Text(f"{summary['name']}: {schemes}, budget {format_size(summary['budget_bytes'])} for {len(guests)} guests "
-                f"with {format_size(ram)}; seed {summary['seed']}, {summary['faults']} faults", style="bold")
+                f"with {format_size(ram)}; seed {summary['seed']}, {summary['faults']} faults"
+                f"{' in user mode only' if summary['user_mode_only'] else ''}", style="bold")
 
 
 def plain_table(*columns: str, title: str) -> Table:
@@ -84,6 +96,9 @@ def _memory(summary: Mapping[str, Any]) -> Table:
         ("shared since the start, psutil", rss["baseline_shared_bytes"], rss["measured_shared_bytes"]),
         ("whole processes, PSS", processes["baseline"]["pss_bytes"], processes["measured"]["pss_bytes"]),
         ("whole processes, RSS", processes["baseline"]["rss_bytes"], processes["measured"]["rss_bytes"])]
+    if summary["faults"] == HARDWARE:
+        rows += [(f"of that the pagers, {kind.upper()}", *(each[f"pagers_{kind}_bytes"] for each in processes.values()))
+                 for kind in ("rss", "uss")]
     scheme = summary["scheme"]
     table = plain_table("memory, MiB", "baseline mean", "peak", f"{scheme} mean", "peak", "less by", title="memory")
     for name, before, after in rows:
@@ -95,7 +110,7 @@ def _memory(summary: Mapping[str, Any]) -> Table:
 def _work(summary: Mapping[str, Any]) -> Table:
     """Two halves side by side, so that it fits on a screen."""
     rows = [(said, number(summary["baseline"]["counters"].get(name, 0)), number(summary["counters"].get(name, 0)))
-            for name, said in WORK_ROWS]
+            for name, said in work_rows(summary)]
     half = (len(rows) + 1) // 2
     scheme = summary["scheme"]
     table = plain_table("pages", "baseline", scheme, " ", "baseline", scheme, title="reads, writes and calls")
@@ -109,7 +124,7 @@ def _lines(summary: Mapping[str, Any]) -> list[Text]:
     arena, audit = summary["arena"], summary["audit"]
     return [
         *([Text(tmem_line(summary["tmem"]))] if SCHEMES[summary["scheme"]].tmem else []),
-        Text("waits:   " + (_waits(summary["guests"]) or "none counted")),
+        Text("waits:   " + (_waits(summary["guests"]) or "none counted") + _unseen_waits(summary)),
         Text(f"audit:   {audit['checks']} checks, ledger and kernel at most {audit['max_drift_frames']} frames apart"),
         Text(f"peak:    {number(arena['peak_frames'])} of {number(arena['budget_frames'])} frames, "
              f"by the kernel's count {format_size(arena['kernel_peak_bytes'])}"),
@@ -147,6 +162,11 @@ def _waits(guests: list[dict[str, Any]]) -> str:
         if waited[worst]:
             parts.append(f"{cause} {sum(waited.values()):.2f} s ({worst} {waited[worst]:.2f})")
     return "; ".join(parts)
+
+
+def _unseen_waits(summary: Mapping[str, Any]) -> str:
+    """Say which waits nobody counts: a thread that stands in the kernel keeps no time."""
+    return "; without hardware faults" if summary["faults"] == HARDWARE else ""
 
 
 def verdict(summary: Mapping[str, Any], label: str = "verdict") -> Text:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from harness.children import DEADLINE_S, ROOT, Child
 
+from guests.workloads import WORKLOADS
 from shm.abi import PAGE_SIZE
 
 # `python -m guests run` on a guest without a hypervisor; the cluster's name says how it behaves.
@@ -50,7 +51,7 @@ def behave(guest, cluster):
 FAILURES = {"gone": HypervisorGone("the hypervisor does not answer"), "full": OutOfMemory("no frame"),
             "bug": ZeroDivisionError("two\\nlines")}
 
-def connect(cluster, name, ram, max_mem, weight):
+def connect(cluster, name, ram, max_mem, weight, faults):
     if cluster == "none":
         raise UsageProblem("no cluster 'none' is running")
     return behave(Guest(ram // 4096), cluster)
@@ -327,7 +328,7 @@ def test_a_refusal_to_attach_is_one_line(run: Run, trace: str) -> None:
     ("junk", "guest: the order is not JSON: 'junk'"),
     ("", "guest: the order is not JSON: ''"),
     (json.dumps({"cluster": "c", "name": "x", "workload": "w", "ram": 4096}),
-     "guest 'x': there is no workload 'w'; allowed: sqlite, scan, analytics, trace, stress"),
+     f"guest 'x': there is no workload 'w'; allowed: {', '.join(WORKLOADS)}"),
     (json.dumps({"cluster": "c", "name": "x", "workload": "trace", "ram": 4096, "options": {"file": "no.lis"}}),
      "guest 'x': trace no.lis: no such file or directory; give the path of a trace"),
     (json.dumps({"cluster": "c", "name": "x", "workload": "scan", "ram": 4096, "options": {"size": "9"}}),
@@ -399,7 +400,7 @@ def test_check_says_everything_that_is_wrong() -> None:
     assert sorted(lines) == sorted([
         "guest 'bank': workload 'sqlite' has no option 'foo'; allowed: database, cache, theta, sync_every, mix",
         "guest 'bank': option 'theta': 9 is too large; at most 2.0",
-        "guest 'b': there is no workload 'bench'; allowed: sqlite, scan, analytics, trace, stress",
+        f"guest 'b': there is no workload 'bench'; allowed: {', '.join(WORKLOADS)}",
         "guest 'c': 'workload' is missing",
         "guest 'd': 'ram': '64MB' is not a size; use B, KiB, MiB or GiB, such as \"64MiB\"",
         "guest 'e': there is no 'colour'; allowed: name, workload, ram, options",

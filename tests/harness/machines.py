@@ -23,6 +23,7 @@ from conformance.identities import broken
 
 from guests import Guest
 from guests.memory import Memory
+from guests.processor import Processor
 from guests.tmem import TmemClient
 from hypervisor.domains import Domain, make_domain
 from hypervisor.ledger import HEAP
@@ -195,18 +196,21 @@ class DirectGuest:
     def __init__(self, machine: Machine, name: str, pages: int, max_pages: int) -> None:
         self.machine, self.pages = machine, pages
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.domain = make_domain(machine.gate._guests, name, os.getpid(), theirs, pages, max_pages, 1, machine.stem)
+        self.domain = make_domain(machine.gate._guests, name, os.getpid(), theirs, pages, max_pages, 1, machine.stem,
+                                  machine.facilities.kvm)
         machine.gate._guests += 1
         machine.admit(self.domain)
         objects = self.domain.objects
         self.semaphore = posix_ipc.Semaphore(f"/{self.domain.stem}.lock")
         self.map = StateMap(objects["usage"].map()[:pages], objects["content_read_only"].map(writable=False)[:pages],
-                            StateLock(self.semaphore, patience=1.0))
+                            StateLock(self.semaphore, patience=1.0), machine.facilities.kvm)
         self.counters = attach_counters(objects["count"].map().data)
         self.transfer = Transfer(objects["transfer"].map())
         self.channel = DirectChannel(machine, self.domain)
         self.memory = Memory(objects["ram"].map(), self.map, self.channel, self.transfer, self.counters)
         self.tmem = TmemClient(self.channel, self.transfer, self.counters)
+        self.processor = Processor(self.map, self.memory, self.channel, self.transfer, self.counters,
+                                   machine.facilities)
         self.essa = self.map.essa
 
     @property

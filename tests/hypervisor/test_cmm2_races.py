@@ -71,7 +71,7 @@ def test_make_stable_before_the_discard_keeps_the_page(guest, disk, staged, stat
 
 @pytest.mark.parametrize("state", ["Vr", "Pr clean"])
 def test_make_stable_after_the_discard_knows_that_the_page_is_gone(guest, staged, state):
-    """Between the lock given back and the punch: z was written before, and nobody is told anything else."""
+    """Right after the lock was given back: z was written, and the frame is gone, so that no store can go there."""
     bring(guest, 4, state)
     old, frames = [], []
 
@@ -81,7 +81,7 @@ def test_make_stable_after_the_discard_knows_that_the_page_is_gone(guest, staged
 
     staged(guest, after=make_stable)
     assert evict(guest, 4) == 1
-    assert frames == [1], "the frame is there still, and yet"
+    assert frames == [0], "punched before anybody can make the page stable and store to it"
     assert was_discarded(old[0])
     with pytest.raises(DiscardFault):
         guest.memory.read(4)

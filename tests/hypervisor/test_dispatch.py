@@ -51,7 +51,7 @@ HEADERS = {f"seq {seq!r}": msgpack.packb([seq, 200]) for seq in (-1, 1 << 32, U6
     f"operation {op!r}": msgpack.packb([9, op])
     for op in ("200", 200.0, None, True, [2])
 }
-UNKNOWN = (10, 11, 100, 103, 199, 204, 255, 256, -1, -200, 1 << 32, U64)
+UNKNOWN = (10, 11, 100, 103, 199, 255, 256, 299, -1, -200, 1 << 32, U64)
 
 
 def bad_arguments(op):

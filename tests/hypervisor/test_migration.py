@@ -15,7 +15,7 @@ from hypervisor import migration
 from hypervisor.toolstack import connection, migrate
 from hypervisor.toolstack.migrate import Session
 from shm import door
-from shm.abi import PAGE_SIZE, Status
+from shm.abi import ABI_VERSION, PAGE_SIZE, Status
 from shm.errors import HypervisorGone, UsageProblem
 
 OID = (1, 2, 3)
@@ -486,7 +486,8 @@ def test_a_guests_own_connection_begins_nothing(source, guest):
 def test_a_connection_that_becomes_a_guests_ends_what_it_began(source, guest, pool, session):
     from_ = session(source)
     from_.ask("tmem-save-begin", guest="mine", mode="stop")
-    answer, fds = ask(from_.link, {"call": "attach", "abi": 2, "name": "late", "pages": 1, "max_pages": 1, "weight": 0})
+    answer, fds = ask(from_.link, {"call": "attach", "abi": ABI_VERSION, "name": "late", "pages": 1, "max_pages": 1,
+                                   "weight": 0})
     for fd in fds:
         os.close(fd)
     assert answer["ok"]

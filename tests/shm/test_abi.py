@@ -31,6 +31,11 @@ REQUESTS = [
     (Op.FAULT, (256,), "93 07 ccc9 cd0100"),
     (Op.MULTICALL, (64,), "93 07 ccca 40"),
     (Op.BALLOON, (256,), "93 07 cccb cd0100"),
+    (Op.ESSA, (6, 256), "94 07 cccc 06 cd0100"),
+    (Op.RELEASE, (1,), "93 07 cccd 01"),
+    (Op.RESET, (), "92 07 ccce"),
+    (Op.PIN, (256,), "93 07 cccf cd0100"),
+    (Op.UNPIN, (1,), "93 07 ccd0 01"),
 ]
 REPLIES = [
     (Status.OK, 0, "93 07 01 00"),
@@ -51,7 +56,8 @@ REPLIES = [
 NUMBERS = {
     "Op": {"CONTROL": 0, "NEW_POOL": 1, "DESTROY_POOL": 2, "NEW_PAGE": 3, "PUT_PAGE": 4, "GET_PAGE": 5, "FLUSH_PAGE": 6,
            "FLUSH_OBJECT": 7, "READ": 8, "WRITE": 9, "AUTH": 101, "RESTORE_NEW": 102,
-           "PING": 200, "FAULT": 201, "MULTICALL": 202, "BALLOON": 203},
+           "PING": 200, "FAULT": 201, "MULTICALL": 202, "BALLOON": 203, "ESSA": 204, "RELEASE": 205, "RESET": 206,
+           "PIN": 207, "UNPIN": 208},
     "Status": {"OK": 1, "NO": 0, "EPERM": -1, "EIO": -5, "ENOMEM": -12, "EACCES": -13, "EFAULT": -14, "EBUSY": -16,
                "ENODEV": -19, "EINVAL": -22, "ENOSPC": -28, "EFROZEN": -1000, "EEMPTY": -1001, "EMOVED": -1002},
     "PoolFlag": {"PERSIST": 1, "SHARED": 2, "PRECOMPRESSED": 4, "MUST_SHARE": 8},
@@ -67,7 +73,7 @@ def test_numbers_are_for_ever(numbers: type[enum.IntEnum]):
 
 def test_constants_are_for_ever():
     assert (abi.ABI_VERSION, abi.PAGE_SIZE, abi.MESSAGE_BYTES, abi.QUEUE_DEPTH, abi.MULTICALL_LIMIT) == (
-        2, 4096, 512, 4, 256)
+        3, 4096, 512, 4, 256)
     assert (abi.PAGE_BITS_SHIFT, abi.PAGE_BITS_MASK, abi.VERSION_SHIFT, abi.VERSION_MASK, abi.RESERVED_FLAGS,
             abi.TMEM_VERSION) == (4, 0xF, 24, 0xFF, 0x00FFFF00, 1)
 
@@ -122,7 +128,7 @@ def test_junk_is_a_bad_hypercall(message):
     assert 0 <= abi.sequence_of(message) <= U32
 
 
-@pytest.mark.parametrize("number", [10, 99, 103, 199, 204, -1, 1 << 31, 1 << 63])
+@pytest.mark.parametrize("number", [10, 99, 103, 199, 299, -1, 1 << 31, 1 << 63])
 def test_a_number_that_is_no_calls(number):
     """T28: XCHG among them."""
     with pytest.raises(UnknownCall, match=str(number)):

@@ -83,10 +83,43 @@ def test_code_6_as_kvm_has_it(old, dirty):
 
 def test_both_behaviours_of_code_6_agree_everywhere_but_on_uz():
     ours, kvm = lookup(), lookup(kvm=True)
-    orders, pairs = np.nonzero(ours.hint != kvm.hint)
-    assert set(orders.tolist()) == {6}
+    pairs = np.flatnonzero(ours.hint[6] != kvm.hint[6])
     assert set(ours.state[pairs].tolist()) == {State.Uz}
     assert len(pairs) == np.count_nonzero(ours.state == State.Uz)
+
+
+def test_the_other_orders_differ_as_kvm_has_them_where_a_released_copy_is_still_there_and_nowhere_else():
+    """R11, R46: 1, 5 and 7 find the copy again; what the guest alone does for code 5 is the same in both."""
+    ours, kvm = lookup(), lookup(kvm=True)
+    orders, pairs = np.nonzero(ours.hint != kvm.hint)
+    others = orders != 6
+    assert set(orders[others].tolist()) == {1, 5, 7}
+    assert set((pairs[others] >> 8 & 0x03).tolist()) == {0x02}
+    assert {State(state).name for state in ours.state[pairs[others]]} == {"Sz", "Uz", "Vz"}
+    for order in (1, 5, 7):
+        listed = np.flatnonzero(ours.hint[order] != kvm.hint[order])
+        after_it = kvm.hint[order][listed].astype(int) | listed & 0xFF00
+        assert {decode(int(number)).name for number in after_it} == {"Sp"}
+
+
+KVM_LISTS = {                # the orders that put a page on the release list, by its state: 1.8
+    "Sp": (2, 3, 4), "Sz": (2, 3), "Uz": (2, 3), "Vz": (2, 3), "Sr": (), "Ur": (), "Vr": (), "Pr": ()}
+
+
+@pytest.mark.parametrize(("state", "order", "dirty"), list(product(STATES, ORDERS, (False, True))))
+def test_what_goes_on_the_release_list(state, order, dirty):
+    stored = pair(state, DIRTY if dirty else 0)
+    listed = order in KVM_LISTS[state] and not (order == 4 and dirty)
+    assert lookup(kvm=True).lists[order][stored] == listed
+    assert not lookup().lists[order][stored]
+
+
+def test_access_as_kvm_has_it():
+    """R24: an unused page that has its frame is there."""
+    ours, kvm = lookup(), lookup(kvm=True)
+    differ = ours.access != kvm.access
+    assert (differ == (ours.state == State.Ur)).all()
+    assert set(kvm.access[differ].tolist()) == {Access.NORMAL}
 
 
 # 1.2, R2
@@ -117,7 +150,7 @@ HOST_ROWS = {
     Event.EVICT: "Ur>Uz Vr>Vz Pr>Vz/Sp Sr>Sp",
     Event.PAGE_IN: "Sp>Sr",
     Event.ZERO_FILL: "Sz>Sr",
-    Event.RECOGNISE_ZERO: "Sr>Sz Ur>Uz",
+    Event.RECOGNISE_ZERO: "Sr>Sz Sp>Sz Ur>Uz",
     Event.RESET: "Ur>Sr Uz>Sz Vr>Sr Vz>Sz Pr>Sr",
 }
 

@@ -108,3 +108,69 @@ def test_a_pages_life_agrees_with_a_model_that_knows_no_table(life):
             assert page.frame == model.data
         if model.word + model.place == "Sp":
             assert page.copy == model.data
+
+
+class KvmPage(Page):
+    """The same as KVM has it: a released copy goes when the release list is processed, and may come back before."""
+
+    def order(self, order):
+        byte = int(lookup(kvm=True).essa[self.stored])
+        self.usage = int(lookup(kvm=True).hint[order][self.stored])
+        return byte
+
+    def settle(self):
+        if decode(self.stored).name[1] == "z" and self.content == 0x02:
+            self.copy, self.content, self.usage = None, 0x03, self.usage & 0xFF ^ RELEASED
+
+
+class KvmModel(Model):
+    """What a guest may rely on there; `listed` is what it would get back by making the page stable now (R46)."""
+
+    def __init__(self):
+        super().__init__()
+        self.listed = None
+
+    def order(self, order):
+        old, data = self.word + self.place, self.data
+        if order == 6 and self.place != "r":
+            return old                               # R10: no frame, no change
+        if order in (1, 5, 7) and self.listed is not None:
+            self.word, self.place, self.data, self.listed = "S", "p", self.listed, None
+            return old
+        super().order(order)
+        if old == "Sp" and self.place == "z":
+            self.listed = data
+        return old
+
+
+@given(st.lists(st.one_of(st.tuples(st.just("order"), st.sampled_from(range(8))),
+                          st.tuples(st.just("store"), st.integers(1, 9)),
+                          st.tuples(st.sampled_from(["evict", "evict", "process", "grant", "clean"]), st.none())),
+                max_size=40))
+def test_a_pages_life_as_kvm_has_it(life):
+    """R10, R11, R46."""
+    page, model = KvmPage(), KvmModel()
+    for deed, argument in life:
+        match deed:
+            case "order":
+                assert page.order(argument) & 0x0F == BYTES[model.order(argument)]
+            case "store" if model.word + model.place in (*ACCESSIBLE, "Ur"):
+                page.store(argument)
+                model.data, model.dirty = argument, True
+            case "clean":
+                page.usage &= 0xFF ^ DIRTY
+                model.dirty = False
+            case "evict":
+                page.evict()
+                model.evict()
+            case "process":
+                page.settle()
+                model.listed = None
+            case "grant":
+                page.grant()
+                model.place = "r" if model.word + model.place in ("Sp", "Sz") else model.place
+        assert decode(page.stored).name == model.word + model.place
+        if model.place == "r":
+            assert page.frame == model.data
+        if model.word + model.place == "Sp":
+            assert page.copy == model.data

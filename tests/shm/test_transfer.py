@@ -21,16 +21,19 @@ def extent(buffer, view):
 
 def test_layout(buffer):
     transfer = Transfer(buffer)
-    assert TRANSFER_PAGES == 261
+    assert TRANSFER_PAGES == 262
     assert extent(buffer, transfer.header)[0] == 0
+    assert extent(buffer, transfer.states) == (1024, 1024 + 256)
     assert extent(buffer, transfer.gfns) == (2048, 4096)
     assert extent(buffer, transfer.entries) == (4096, 4096 + 256 * 64)
     assert extent(buffer, transfer.pages) == (5 * 4096, 261 * 4096)
+    assert extent(buffer, transfer.releases) == (261 * 4096, 262 * 4096)
 
 
 def test_parts_do_not_overlap_and_hold_the_limit(buffer):
     transfer = Transfer(buffer)
-    parts = sorted(extent(buffer, view) for view in (transfer.header, transfer.gfns, transfer.entries, transfer.pages))
+    parts = sorted(extent(buffer, view) for view in (transfer.header, transfer.states, transfer.gfns, transfer.entries,
+                                                     transfer.pages, transfer.releases))
     assert all(end <= start for (_, end), (start, _) in pairwise(parts))
     assert len(transfer.gfns) == len(transfer.entries) == len(transfer.pages) == MULTICALL_LIMIT
     assert (transfer.gfns.dtype, transfer.entries.dtype, transfer.pages.shape) == (

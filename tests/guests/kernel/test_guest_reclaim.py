@@ -5,6 +5,7 @@ import pytest
 from fakes import ALL, HINTS, FakeGuest, block_contents
 
 from guests.kernel import Kernel
+from guests.volatility import VOLATILE
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
 from shm.errors import BrokenInvariant, UsageProblem
@@ -120,7 +121,7 @@ def leave_held(kernel, file, anon):
 
 
 def believe_stable(kernel, file, anon):
-    kernel.core.pages.facts[file.inode.cached[0]] &= ~0x200
+    kernel.core.pages.facts[file.inode.cached[0]] &= ~VOLATILE
 
 
 def use_an_unused_page(kernel, file, anon):

@@ -7,7 +7,9 @@ import shutil
 import tempfile
 
 import numpy as np
-from fakes import ALL, HINTS, TMEM, FakeGuest, block_contents
+import pytest
+from fakes import ALL, HINTS, TMEM, block_contents
+from hosts import PreservingGuest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -33,17 +35,19 @@ class KernelModel(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 99), features=st.sampled_from([ALL, HINTS, TMEM, frozenset({"hint-volatile"})]),
                 mischief=st.sampled_from([0.0, 0.05, 0.4]), refuse=CHANCES, forget=CHANCES, drop=CHANCES,
                 size=OFFSETS, cache_pages=st.sampled_from([None, None, 1, 10]),
-                mode=st.builds(Mode, st.booleans(), st.booleans()))
-    def build(self, seed, features, mischief, refuse, forget, drop, size, cache_pages, mode):
+                mode=st.builds(Mode, st.booleans(), st.booleans()), buffers=st.booleans(),
+                dirty_bits=st.sampled_from(["page", "pte"]), minor_faults=st.sampled_from(["optimised", "stable"]))
+    def build(self, seed, features, mischief, refuse, forget, drop, size, cache_pages, mode, **more):
         self.folder = tempfile.mkdtemp()
-        self.guest = FakeGuest(GUEST, features, seed, mischief=mischief, refuse=refuse, forget=forget, ephemeral=30,
-                               drop={Essa.SET_VOLATILE: drop / 2, Essa.SET_UNUSED: drop / 2})
+        self.guest = PreservingGuest(GUEST, features, seed=seed, mischief=mischief, refuse=refuse, forget=forget,
+                                     ephemeral=30, drop={Essa.SET_VOLATILE: drop / 2, Essa.SET_UNUSED: drop / 2})
         counters = self.guest.counters
         self.disk = Disk.create(BLOCKS, counters, folder=self.folder)
         self.disk.write(0, block_contents(range(BLOCKS)))
         self.swap = Disk.create(SLOTS, counters, folder=self.folder, reads=Count.GUEST_SWAP_READS,
                                 writes=Count.GUEST_SWAP_WRITES)
-        self.kernel = Kernel(self.guest, self.swap, cache_pages, mode)
+        self.kernel = Kernel(self.guest, self.swap, cache_pages, mode, **more)
+        self.mapping, self.mapped = None, range(0)
         self.file = self.kernel.open(self.disk, START, LIMIT, size)
         self.other = self.kernel.open(self.disk, START + LIMIT)
         self.model = bytearray(block_contents(range(START, START + LIMIT)).tobytes()[:size])
@@ -86,6 +90,10 @@ class KernelModel(RuleBasedStateMachine):
 
     @rule(size=OFFSETS)
     def truncate(self, size):
+        if any(area.kept and area.end * PAGE_SIZE >= size + PAGE_SIZE for area in self.file.inode.areas):
+            with pytest.raises(OSError, match="unmap them first"):
+                self.file.truncate(size)
+            return
         self.file.truncate(size)
         del self.model[size:]
         self.model.extend(bytes(size - len(self.model)))
@@ -101,6 +109,43 @@ class KernelModel(RuleBasedStateMachine):
     def read_the_other_file(self):
         first = START + LIMIT
         assert np.array_equal(self.other.map(0, BLOCKS - first), block_contents(range(first, BLOCKS)))
+
+    # a mapping of it
+
+    @rule(first=PAGES, count=st.integers(1, 20), writable=st.booleans())
+    def mmap(self, first, count, writable):
+        count = min(count, -(-len(self.model) // PAGE_SIZE) - first)
+        if count > 0:
+            self.munmap()
+            self.mapping, self.mapped = self.file.mmap(first, count, writable), range(first, first + count)
+
+    @rule()
+    def munmap(self):
+        if self.mapping is not None:
+            self.mapping.unmap()
+        self.mapping = None
+
+    @rule(page=st.integers(0, 19), offset=st.integers(0, PAGE_SIZE - 8))
+    def touch_mapped(self, page, offset):
+        if self.mapping is None or page >= len(self.mapped):
+            return
+        at = self.mapped[page] * PAGE_SIZE + offset
+        if at + 8 > len(self.model):
+            return
+        assert self.mapping.load(page, offset, 8) == bytes(self.model[at:at + 8])
+        if self.mapping._area.writable:
+            self.model[at:at + 8] = self.fresh(1).tobytes()[:8]
+            self.mapping.store(page, offset, bytes(self.model[at:at + 8]))
+
+    @rule(lock=st.booleans())
+    def mlock(self, lock):
+        if self.mapping is not None and self.mapped.stop * PAGE_SIZE <= len(self.model):
+            (self.mapping.lock if lock else self.mapping.unlock)()
+
+    @rule()
+    def msync(self):
+        if self.mapping is not None:
+            self.mapping.sync()
 
     # memory
 
@@ -132,6 +177,10 @@ class KernelModel(RuleBasedStateMachine):
     @rule()
     def discard_everything(self):
         self.guest.discard(range(GUEST))
+
+    @rule(gfns=st.sets(st.integers(0, GUEST - 1)))
+    def evict_by_the_host(self, gfns):
+        self.guest.evict(gfns)
 
     @rule(wanted=st.integers(1, GUEST))
     def evict(self, wanted):

@@ -53,7 +53,7 @@ WRONG: list[tuple[str, Any, list[str]]] = [
     ("trace", {"file": "a.lis", "cache_pages": 5, "access": "map"}, [
         "guest 'g': options of workload 'trace': cache_pages counts read lookups; allowed with it: access = \"read\""]),
     ("stress", {"burst": 0}, ["guest 'g': option 'burst': 0 is too small; at least 1"]),
-    ("sqlit", {}, ["guest 'g': there is no workload 'sqlit'; allowed: sqlite, scan, analytics, trace, stress"]),
+    ("sqlit", {}, [f"guest 'g': there is no workload 'sqlit'; allowed: {', '.join(WORKLOADS)}"]),
 ]
 RIGHT: list[tuple[str, dict[str, Any]]] = [
     ("sqlite", {}),

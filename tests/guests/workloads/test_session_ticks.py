@@ -12,8 +12,8 @@ from guests.workloads.session import _between, work
 def test_a_tick_an_operation(selfballoon, ticks):
     happened: list[str] = []
     order = Order(cluster="c", name="n", workload="w", ram=4096, operations=5, selfballoon=selfballoon)
-    workload = SimpleNamespace(step=lambda: happened.append("step") or True,
-                               kernel=SimpleNamespace(tick=lambda: happened.append("tick")))
-    done, _ = work(order, workload, _between(order, workload, lambda: happened.append("going on")))
+    workload = SimpleNamespace(step=lambda: happened.append("step") or True)
+    kernel = SimpleNamespace(tick=lambda: happened.append("tick"))
+    done, _ = work(order, workload, _between(order, kernel, lambda: happened.append("going on")))
     assert done == 5
     assert (happened.count("tick"), happened.count("going on"), happened.count("step")) == (ticks, 5, 5)

@@ -20,6 +20,24 @@ from hypervisor.toolstack.results import GuestResult, MapSample, Memory, PhaseRe
 
 MIB = 1 << 20
 FAKE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_children.py")))
+SCENARIO = """
+name = "two"
+budget = "8MiB"
+operations = 100
+faults = "software"
+[hypervisor]
+swap = "1MiB"
+[[guest]]
+name = "a"
+ram = "8MiB"
+workload = "stress"
+[guest.options]
+behave = "well"
+[[guest]]
+name = "b"
+ram = "8MiB"
+workload = "stress"
+"""
 
 
 @pytest.fixture
@@ -30,6 +48,22 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         status = cli.main()
         return status, *capsys.readouterr()
     return type_
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Let `run` start stand-ins, and answer in the hypervisor's place; return the path of a scenario."""
+    path = tmp_path / "x.toml"
+    path.write_text(SCENARIO)
+    defaults = Means.__init__
+
+    def init(self: Means, *args: Any, **keywords: Any) -> None:
+        defaults(self, *args, **{
+            "hypervisor": [*FAKE, "hypervisor", "well"], "guest": [*FAKE, "guest"],
+            "guest_check": [sys.executable, "-S", "-c", ""], "call": lambda cluster, question: {"kernel_bytes": 4096},
+        } | keywords)
+    monkeypatch.setattr(Means, "__init__", init)
+    return path
 
 
 @pytest.fixture
@@ -58,10 +92,10 @@ class FakeCluster:
         self.answers: dict[str, Callable[[], dict[str, Any]]] = {}
 
     def phase(self, *behaviours: str, hypervisor: str = "well", operations: int | None = 100, limit: float = 60.0,
-              note: str = "", exact: bool = True) -> Phase:
+              note: str = "", exact: bool = True, faults: str = "software") -> Phase:
         """Return a phase with a guest for each behaviour, named a, b, c ..."""
         cluster = f"fake-{os.getpid()}-{secrets.token_hex(4)}"
-        orders = tuple(self._order(cluster, chr(ord("a") + n), behaviour, operations, limit, note, exact)
+        orders = tuple(self._order(cluster, chr(ord("a") + n), behaviour, operations, limit, note, exact, faults)
                        for n, behaviour in enumerate(behaviours))
         plan = PhasePlan("swap", cluster, 64 * MIB, {"cluster": cluster}, orders, self._folder)
         means = Means(self._interruption, journal=self.journal, hypervisor=[*FAKE, "hypervisor", hypervisor],
@@ -69,9 +103,9 @@ class FakeCluster:
         return Phase(plan, means)
 
     def _order(self, cluster: str, name: str, behaviour: str, operations: int | None, limit: float,
-               note: str, exact: bool) -> GuestOrder:
+               note: str, exact: bool, faults: str) -> GuestOrder:
         line = {"cluster": cluster, "name": name, "ram": 16 * MIB, "options": {"behave": behaviour, "note": note},
-                "operations": operations, "seconds": None, "limit_seconds": limit}
+                "operations": operations, "seconds": None, "limit_seconds": limit, "faults": faults}
         return GuestOrder(name, "stress", 16 * MIB, line, exact)
 
     def _call(self, _cluster: str, question: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     fake_children.py hypervisor BEHAVIOUR      fake_children.py guest      (behaviour: the order's options)
 
+In hardware mode a fake guest has a pager: a child that does nothing.
 A fake guest holds a connection to its fake hypervisor, as a real one does, and leaves when that breaks.
 """
 
@@ -93,7 +94,7 @@ def guest() -> None:
     threading.Thread(target=leave_with_the_hypervisor, args=(link, order["name"]), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     STARTS.get(behaviour, lambda options: None)(options)
-    say("ready")
+    say("ready", **pager_of(order, behaviour))
     if behaviour == "killed-when-ready":
         kill_self()
     if sys.stdin.readline() != "go\n":
@@ -106,6 +107,17 @@ def guest() -> None:
     if behaviour == "leaves-badly":
         print("the last page was lost", file=sys.stderr, flush=True)
         sys.exit(3)
+
+
+def pager_of(order: dict[str, Any], behaviour: str) -> dict[str, Any]:
+    if order.get("faults") != "hardware" or behaviour == "has-no-pager":
+        return {}
+    named = {"names-us": os.getppid(), "names-itself": os.getpid(), "names-no-number": "1", "names-nobody": 1 << 30}
+    return {"pager": named[behaviour] if behaviour in named else idle_child()}
+
+
+def idle_child() -> int:
+    return subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"]).pid
 
 
 def leave_with_the_hypervisor(link: socket.socket, name: str) -> None:
@@ -136,9 +148,8 @@ def fail_at_start(options: dict[str, Any]) -> None:
 
 
 def leave_a_child(options: dict[str, Any]) -> None:
-    child = subprocess.Popen([sys.executable, "-S", "-c", "import signal; signal.pause()"])
     with open(options["note"], "w") as note:
-        note.write(str(child.pid))
+        note.write(str(idle_child()))
 
 
 def done(order: dict[str, Any], **changed: Any) -> None:

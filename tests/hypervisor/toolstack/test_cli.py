@@ -16,26 +16,6 @@ from hypervisor.toolstack.report import progress_on, show
 from hypervisor.toolstack.run import Outcome, run
 from shm.errors import UsageProblem
 
-FAKE = Path(__file__).with_name("fake_children.py")
-SCENARIO = """
-name = "two"
-budget = "8MiB"
-operations = 100
-[hypervisor]
-swap = "1MiB"
-[[guest]]
-name = "a"
-ram = "8MiB"
-workload = "stress"
-[guest.options]
-behave = "well"
-[[guest]]
-name = "b"
-ram = "8MiB"
-workload = "stress"
-"""
-
-
 # What is typed -> the line (its start; click's own words differ between versions).
 WRONG = [
     ([], "memcommons: Missing command; see memcommons --help"),
@@ -49,7 +29,7 @@ WRONG = [
     (["run", "--scheme", "xen"], "--scheme: 'xen' is not a scheme; allowed: none, swap, tmem, cmm2, cmm2+tmem"),
     (["run", "--budget", "64MB"], "--budget: '64MB' is not a size; use B, KiB, MiB or GiB"),
     (["run", "--seconds", "1", "--ops", "1"], "--seconds and --ops exclude each other; give one of them"),
-    (["run", "--faults", "hardware"], "--faults: 'hardware' is not available yet; use auto or software"),
+    (["run", "--faults", "soft"], "--faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     (["serve", "--name", "x"], "memcommons serve: Missing option '--budget'"),
     (["serve", "--name", "a/b", "--budget", "8MiB"], "cluster name 'a/b': use 1 to 40 letters"),
     (["serve", "--name", "x", "--budget", "8"], "--budget: '8' is not a size"),
@@ -88,23 +68,6 @@ def test_help_is_no_error(typed, command):
     assert "Usage" in out
 
 
-@pytest.fixture
-def stand_ins(monkeypatch, tmp_path):
-    """Let `run` start stand-ins, and answer in the hypervisor's place; return the path of a scenario."""
-    path = tmp_path / "x.toml"
-    path.write_text(SCENARIO)
-    fake = (sys.executable, "-S", "-E", str(FAKE))
-    defaults = means.Means.__init__
-
-    def init(self, *args, **keywords):
-        defaults(self, *args, **{
-            "hypervisor": [*fake, "hypervisor", "well"], "guest": [*fake, "guest"],
-            "guest_check": [sys.executable, "-S", "-c", ""], "call": lambda cluster, question: {"kernel_bytes": 4096},
-        } | keywords)
-    monkeypatch.setattr(means.Means, "__init__", init)
-    return path
-
-
 def test_run_prints_the_table_and_nothing_else(typed, stand_ins):
     status, out, err = typed("run", str(stand_ins))
     assert (status, err) == (0, "")
@@ -141,7 +104,7 @@ def test_out_keeps_summary_samples_and_events(typed, stand_ins, tmp_path):
 
 
 def test_guest_that_fails_is_status_1_and_its_line_on_standard_error(typed, stand_ins):
-    stand_ins.write_text(SCENARIO.replace('"well"', '"less-when-measured"'))
+    stand_ins.write_text(stand_ins.read_text().replace('"well"', '"less-when-measured"'))
     status, out, err = typed("run", str(stand_ins))
     assert status == 1
     assert "verdict: FAILED" in out
@@ -151,7 +114,7 @@ def test_guest_that_fails_is_status_1_and_its_line_on_standard_error(typed, stan
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_baseline_that_fails_is_the_end(typed, stand_ins, as_json):
-    stand_ins.write_text(SCENARIO.replace('"well"', '"killed-at-work"'))
+    stand_ins.write_text(stand_ins.read_text().replace('"well"', '"killed-at-work"'))
     status, out, err = typed("run", str(stand_ins), *as_json)
     assert status == 1
     assert err.startswith("baseline: guest 'a' (pid ")
@@ -164,7 +127,7 @@ def test_baseline_that_fails_is_the_end(typed, stand_ins, as_json):
 
 
 def test_guest_without_an_operation_is_named(typed, stand_ins):
-    stand_ins.write_text(SCENARIO.replace('"well"', '"idle"').replace("operations = 100", "seconds = 0.1"))
+    stand_ins.write_text(stand_ins.read_text().replace('"well"', '"idle"').replace("operations = 100", "seconds = 0.1"))
     status, _, err = typed("run", str(stand_ins))
     assert status == 1
     assert err == "baseline: guest 'a' finished no operation; give it more time (seconds) or set operations\n"
@@ -172,7 +135,7 @@ def test_guest_without_an_operation_is_named(typed, stand_ins):
 
 def test_refused_run_leaves_no_folder(typed, stand_ins, tmp_path):
     """What is found before the start is found before anything is made."""
-    stand_ins.write_text(SCENARIO.replace('ram = "8MiB"', 'ram = "512GiB"'))
+    stand_ins.write_text(stand_ins.read_text().replace('ram = "8MiB"', 'ram = "512GiB"'))
     status, _, err = typed("run", str(stand_ins), "--out", str(tmp_path / "out"))
     assert status == 2
     assert "in /dev/shm, which has" in err
@@ -201,7 +164,7 @@ def test_full_disk_under_out_is_told_and_ends_no_run(typed, stand_ins, monkeypat
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run(typed, stand_ins, signum):
-    stand_ins.write_text(SCENARIO.replace('"well"', f'"sends-{signum.name}"'))
+    stand_ins.write_text(stand_ins.read_text().replace('"well"', f'"sends-{signum.name}"'))
     status, out, err = typed("run", str(stand_ins), "--json")
     assert (status, out) == (128 + signum, "")
     assert err == f"stopped by {signum.name}: guests and hypervisor have been ended\n"

@@ -22,7 +22,7 @@ def test_list_shows_the_cluster_and_its_guests(typed, machine):
     assert "budget 4.0 MiB: " in out
     row = next(line.split() for line in out.splitlines() if line.strip().startswith("mine"))
     assert row[2:6] == ["1.0", "1", "0", "0"]
-    assert row[6:] == ["Sr", "1", "Sz", "255"]
+    assert row[6:] == ["software", "Sr", "1", "Sz", "255"]
 
 
 def test_list_without_guests(typed, machine):

@@ -3,7 +3,7 @@
 import pytest
 
 from hypervisor.toolstack.reading import listed, load
-from hypervisor.toolstack.scenario import offered
+from hypervisor.toolstack.scenario import WORKLOADS, offered
 from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
@@ -16,7 +16,7 @@ WRONG = [
                                       "name, count, ram, workload, weight, options"),
     (HEAD + "size = 1\n" + GUEST, "size: is no key here; allowed: name, budget, scheme, seconds, operations, seed, "
                                   "faults, hypervisor, tmem, disk, guest"),
-    (HEAD + "[hypervisor]\nswp = 1\n" + GUEST, "hypervisor.swp: is no key here; allowed: reclaim, swap, folder"),
+    (HEAD + "[hypervisor]\nswp = 1\n" + GUEST, "hypervisor.swp: is no key here; allowed: reclaim, swap, cmma, folder"),
     (HEAD + GUEST.replace("64MiB", "64MB"),
      "guest[0].ram: '64MB' is not a size; use B, KiB, MiB or GiB, such as \"64MiB\""),
     (HEAD + GUEST.replace('"64MiB"', "64"),
@@ -35,7 +35,7 @@ WRONG = [
     (HEAD + 'scheme = "xen"\n' + GUEST, f"scheme: 'xen' is not a scheme; allowed: {SCHEMES}"),
     (HEAD + 'scheme = "baseline"\n' + GUEST, f"scheme: 'baseline' is not a scheme; allowed: {SCHEMES}"),
     (HEAD + GUEST.replace("sqlite", "oracle"),
-     "guest[0].workload: 'oracle' is not a workload; allowed: sqlite, scan, analytics, trace, stress"),
+     f"guest[0].workload: 'oracle' is not a workload; allowed: {', '.join(WORKLOADS)}"),
     (HEAD + GUEST.replace('name = "bank"\n', ""), "guest[0].name: is missing"),
     (HEAD + GUEST.replace("bank", "../bank"), "guest[0].name: '../bank' is no name; up to 24 letters, digits, - and _, "
                                               "a letter or digit first"),
@@ -57,7 +57,6 @@ WRONG = [
     (HEAD.replace("= 5", "= nan") + GUEST, "seconds: nan is not a finite number"),
     (HEAD.replace("= 5", '= "5"') + GUEST, "seconds: '5' is not a number"),
     (HEAD + "seed = -1\n" + GUEST, "seed: -1 is too small; at least 0"),
-    (HEAD + 'faults = "hardware"\n' + GUEST, "faults: 'hardware' is not available yet; use auto or software"),
     (HEAD + 'faults = "soft"\n' + GUEST, "faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     (HEAD + '[hypervisor]\nreclaim = "lru"\n' + GUEST,
      "hypervisor.reclaim: 'lru' is not allowed; allowed: hint-after-choice, u-e-v-p-s"),
@@ -103,7 +102,7 @@ WRONG_OPTIONS = [
     ({"operations": 0}, "--ops: 0 is too small; at least 1"),
     ({"seconds": -1.0}, "--seconds: -1.0 is too small; it must be above 0.0"),
     ({"seconds": 1.0, "operations": 1}, "--seconds and --ops exclude each other; give one of them"),
-    ({"faults": "hardware"}, "--faults: 'hardware' is not available yet; use auto or software"),
+    ({"faults": "soft"}, "--faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     ({"seed": -4}, "--seed: -4 is too small; at least 0"),
 ]
 

@@ -109,12 +109,22 @@ def test_order_has_what_was_asked_for():
     assert serve_order("demo", "64MiB", "swap", None, "u-e-v-p-s") == {
         "cluster": "demo", "budget": 64 << 20, "scheme": "swap", "reclaim": "u-e-v-p-s", "swap": 128 << 20,
         "ephemeral_pages": 0, "quirks": "none", "form": "raw", "write_back": False, "dedup_across": False,
-        "folder": "/var/tmp"}
+        "cmma": "architected", "folder": "/var/tmp"}
 
 
 def test_order_has_what_was_asked_for_of_tmem():
     order = serve_order("demo", "64MiB", "tmem", None, "u-e-v-p-s", "lz4", "xen-4.2", True, True)
     assert [order[key] for key in ("form", "quirks", "write_back", "dedup_across")] == ["lz4", "xen-4.2", True, True]
+
+
+@pytest.mark.parametrize("cmma", ["architected", "kvm", "off"])
+def test_order_says_how_essa_is_executed(cmma):
+    assert serve_order("demo", "64MiB", "cmm2", None, "u-e-v-p-s", cmma=cmma)["cmma"] == cmma
+
+
+def test_a_kind_of_cmma_that_is_none():
+    with pytest.raises(UsageProblem, match=r"^--cmma: 'on' is not a kind of CMMA; allowed: architected, kvm, off$"):
+        serve_order("demo", "64MiB", "cmm2", None, "u-e-v-p-s", cmma="on")
 
 
 @pytest.mark.parametrize(("option", "words", "allowed"), [

@@ -1,0 +1,256 @@
+"""The pager: a small process beside a guest that restores discarded pages in hardware mode.
+
+The thread that touched a discarded page stands in the kernel, perhaps with Python's lock in its hands: so whoever
+restores the page is another process.  The hypervisor reserves the frame and names the page; the pager finds the bytes,
+fills the page through the guest's userfaultfd, which lets the thread go on.
+
+Where the bytes come from, the first that knows the page:
+
+    a function for a range of pages     `guest.array(..., rebuild=f)`: a copy of f, called here
+    the table of sources                a block of a guest's disk, or zeros; kept by the guest kernel
+    a function for every page           `guest.on_discard(handler)`
+
+Rule 1: fill only what the hypervisor has named: a frame taken otherwise is found by its audit, and ends the guest.
+Rule 2: what cannot be restored is said, with one line; the hypervisor then ends the guest.  Nothing is made up.
+Rule 3: the userfaultfd is held here as well as there, so that the hypervisor's death never completes a fault with
+        zeros.  When the hypervisor is gone, the guest has LEAVE_S to leave by itself; then it is killed.
+
+Small: no numpy, no msgpack, no package of ours that imports them.  What a restore function imports is its own affair.
+"""
+
+import ctypes
+import mmap
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from shm import paging
+from shm.paging import PAGE, Malformed, Message
+from shm.userfault import Userfault
+
+LEAVE_S = 2.0
+HANGING_S = 60               # a restore function that runs so long is of a guest that was ended: SIGALRM ends the pager
+_RESTORED_WORD, _READ_WORD = 35, 36          # Count.PAGER_RESTORED, PAGER_DISK_READS: written by the pager alone
+
+Restore = Callable[[int, int], bytes]        # (gfn, pages) -> their bytes
+
+
+class Unrestorable(Exception):
+    """A page whose bytes cannot be had; the line says why."""
+
+
+class Sources:
+    """All that may know a page's bytes."""
+
+    def __init__(self, table: memoryview, counters: memoryview) -> None:
+        self._table, self._counters = table, counters
+        self.disks: dict[int, int] = {}
+        self.ranges: list[tuple[int, int, Restore]] = []     # first, pages; the latest first
+        self.last_resort: Restore | None = None              # for pages that nobody else knows
+
+    def bytes_of(self, gfn: int, most: int) -> bytes:
+        """Return the bytes of page `gfn`, and of up to `most - 1` pages behind it where that is no more work."""
+        for first, pages, restore in self.ranges:
+            if first <= gfn < first + pages:
+                count = min(most, first + pages - gfn)
+                return _checked(restore, gfn, count)
+        if self._table[gfn] == paging.NOBODY and self.last_resort is not None:
+            return _checked(self.last_resort, gfn, most)
+        return self._from_table(gfn, most)
+
+    def _from_table(self, gfn: int, most: int) -> bytes:
+        entry = self._table[gfn]
+        if entry == paging.ZEROS:
+            return bytes(PAGE)
+        if entry == paging.NOBODY:
+            raise Unrestorable(f"nothing can restore page {gfn}: it was made volatile without a source")
+        count = 1
+        while count < most and entry >> paging.TAIL_SHIFT == 0 and self._table[gfn + count] == entry + count:
+            count += 1
+        tail, entry = divmod(entry, 1 << paging.TAIL_SHIFT)
+        disk, block = divmod(entry - paging.FIRST_BLOCK, 1 << paging.DISK_SHIFT)
+        if disk not in self.disks:
+            raise Unrestorable(f"page {gfn} is on disk {disk}, which was never named")
+        data = os.pread(self.disks[disk], count * PAGE, block * PAGE)
+        if len(data) <= (count - 1) * PAGE:                  # the last block of an image may be cut: zeros follow
+            raise Unrestorable(f"disk {disk} ends before block {block + count - 1}")
+        self._counters[_READ_WORD] += count
+        return (data[:tail] if tail else data).ljust(count * PAGE, b"\0")
+
+    def add(self, first: int, pages: int, restore: Restore) -> None:
+        """Take a restore function over, in place of those whose pages it all knows."""
+        if pages == len(self._table):
+            self.last_resort = restore
+            return
+        self.forget(first, pages)
+        self.ranges.insert(0, (first, pages, restore))
+
+    def forget(self, first: int, pages: int) -> None:
+        """Drop the functions all of whose pages these are."""
+        if pages == len(self._table):
+            self.last_resort = None
+        self.ranges = [known for known in self.ranges if not first <= known[0] <= known[0] + known[1] <= first + pages]
+
+
+def _checked(restore: Restore, gfn: int, pages: int) -> bytes:
+    signal.alarm(HANGING_S)
+    try:
+        data = restore(gfn, pages)
+        found = memoryview(data).nbytes
+    except (Exception, SystemExit) as error:
+        raise Unrestorable(f"the restore function failed for page {gfn}: {type(error).__name__}: {error}") from error
+    finally:
+        signal.alarm(0)
+    if found != pages * PAGE:
+        raise Unrestorable(f"the restore function gave {found} bytes for page {gfn}, not {pages * PAGE}")
+    return data
+
+
+class Pager:
+    """Serves one guest.  One thread; everything here is its own."""
+
+    def __init__(self, host: socket.socket, guest: socket.socket, uffd: Userfault, sources: Sources,
+                 counters: memoryview, guest_pid: int) -> None:
+        self.host, self.guest, self.uffd, self.sources, self.counters = host, guest, uffd, sources, counters
+        self.pidfd, self.name = os.pidfd_open(guest_pid), f"pid {guest_pid}"
+        self.base = 0                                        # where the guest's memory lies in the guest
+        self.leaving = False
+        self._stage = mmap.mmap(-1, paging.PAGES_AT_ONCE * PAGE)
+        self._source = ctypes.addressof(ctypes.c_char.from_buffer(self._stage))
+
+    def serve(self) -> None:
+        """Restore pages until the guest is gone, or the hypervisor."""
+        ends = select.poll()
+        for end in (self.host.fileno(), self.guest.fileno(), self.pidfd):
+            ends.register(end, select.POLLIN)
+        while True:
+            ready = dict(ends.poll())
+            if self.pidfd in ready:
+                return
+            if self.guest.fileno() in ready and not self._hear_guest():
+                ends.unregister(self.guest.fileno())         # it dies, or leaves: wait for the hypervisor to know
+                self.leaving = True
+            if self.host.fileno() in ready and not self._hear_host():
+                self._bereaved()
+                return
+
+    def _hear_host(self) -> bool:
+        """Restore what the hypervisor names; False when it is gone."""
+        data = _received(self.host)
+        if not data:
+            return False
+        try:
+            message = paging.decode(data, (paging.RESTORE,))
+        except Malformed:                                    # a hypervisor that speaks so is none
+            return False
+        try:
+            self._restore(message.words)
+        except OSError as error:                             # the guest's memory is gone, or filled already
+            self._failed(message.words[0] & ~(PAGE - 1), f"page at {message.words[0]:#x}: {error.strerror}")
+        return True
+
+    def _failed(self, start: int, why: str) -> None:
+        """Say that a page cannot be restored: to the hypervisor, which ends the guest, and on the guest's stderr."""
+        why = " ".join(why.split())                          # it may hold a function's words
+        with suppress(OSError):                              # the next read finds out
+            self.host.send(paging.encode(paging.FAILED, (start,), why))
+        _complain(f"guest ({self.name}): page {(start - self.base) // PAGE} cannot be restored: {why}")
+
+    def _restore(self, words: tuple[int, ...]) -> None:
+        """Fill the runs that were named: address and clean bit, count, and so on."""
+        for word, pages in zip(words[::2], words[1::2], strict=True):
+            start, clean = word & ~(PAGE - 1), bool(word & paging.CLEAN)
+            end = start + min(pages, paging.PAGES_AT_ONCE) * PAGE
+            while start < end:
+                try:
+                    data = self.sources.bytes_of((start - self.base) // PAGE, (end - start) // PAGE)
+                except (Unrestorable, OSError) as error:
+                    self._failed(start, str(error))
+                    return
+                self._fill(start, data, clean)
+                start += len(data)
+
+    def _fill(self, start: int, data: bytes, clean: bool) -> None:
+        self._stage[:len(data)] = data
+        done = 0
+        while done < len(data):
+            done += self.uffd.copy(start + done, self._source + done, len(data) - done, clean)
+        self.counters[_RESTORED_WORD] += len(data) // PAGE
+
+    def _hear_guest(self) -> bool:
+        """Take a disk or a function over; False when the guest has closed its end."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self.guest, paging.MESSAGE_LIMIT + paging.TEXT_LIMIT, 4)
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            message, problem = paging.decode(data, (paging.DISK, paging.FUNCTION, paging.MOVED)), ""
+            self._take(message, fds)
+        except Exception as error:                           # told to the guest, whose function or disk it is
+            problem = f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            self.guest.send(paging.encode(paging.DONE, (), problem))
+        return True
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        if message.kind == paging.MOVED:
+            (self.base,) = message.words
+        elif message.kind == paging.DISK:
+            self.sources.disks[message.words[0]] = fds[0]
+        else:
+            first, pages = message.words
+            if fds:
+                self.sources.add(first, pages, _function(fds[0]))
+            else:
+                self.sources.forget(first, pages)
+
+    def _bereaved(self) -> None:
+        """The hypervisor is gone, and no fault will be resolved any more: see the guest out."""
+        if self.leaving or select.select([self.pidfd, self.guest.fileno()], [], [], LEAVE_S)[0]:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _complain(f"guest ({self.name}): the hypervisor is gone; this guest did not leave, and was ended")
+
+
+def _complain(line: str) -> None:
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode(errors="replace"))
+
+
+def _function(fd: int) -> Restore:
+    """Return the function that lies pickled in a descriptor."""
+    import pickle
+    with os.fdopen(fd, "rb") as blob:
+        blob.seek(0)
+        restore: Restore = pickle.load(blob)
+        return restore
+
+
+def _received(link: socket.socket) -> bytes:
+    try:
+        return link.recv(paging.MESSAGE_LIMIT + paging.TEXT_LIMIT)
+    except OSError:
+        return b""
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the guest whose descriptors and numbers the arguments are."""
+    host, guest, uffd, table, counters, pages, pid, base = map(int, arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)             # Ctrl-C is the guest's to understand
+    words = memoryview(mmap.mmap(counters, PAGE)).cast("q")
+    sources = Sources(memoryview(mmap.mmap(table, pages * 8, access=mmap.ACCESS_READ)).cast("q"), words)
+    pager = Pager(socket.socket(fileno=host), socket.socket(fileno=guest), Userfault(uffd), sources, words, pid)
+    pager.base = base
+    pager.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,309 @@
+"""Hardware faults: what a guest's processor found on a page, and what is done about it.
+
+One read brings many faults.  The states of their pages say what each is:
+
+    Sz Sp   a frame is granted: zero-filled, or read back from the swap disk
+    Vz      a discard fault: a frame is reserved, and the guest's pager is told to restore the page
+    Uz      addressing exception: the guest touched what it had given up, and is ended (KVM lets it: a zero page)
+    r       looked at too late: it was granted meanwhile.  Where there is no frame the guest took it away itself
+    store   to a write-protected page: the change bits are set, the protection is lifted
+
+Rule 1: a fault is never answered by closing, by zeros that nobody asked for, or not at all.  What cannot be served now
+        (no room, a lock that is held) waits here and is tried again; after DEADLINE_S the guest is ended, with the why.
+Rule 2: neighbours of a page are granted with it while a toucher goes on from page to page: 8, then 64; no more than
+        eight when frames are short.
+Rule 3: a pager says only that it failed.  Whether a page was filled the kernel is asked: nobody can lie about it.  A
+        pager's death, its silence and its lies end its own guest.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from select import POLLIN, poll
+from time import monotonic
+
+import numpy as np
+
+from hypervisor.domains import COLLECT_FROM, TOUCH_GRACE_S, Domain, Hardware
+from hypervisor.giving import Wanting
+from hypervisor.granting import Answer, Granting
+from hypervisor.mapping import Mapping, Unmapped
+from hypervisor.onepage import OnePage
+from hypervisor.references import references_of
+from shm import paging
+from shm.abi import PAGE_SIZE
+from shm.arena import runs
+from shm.counters import HostCount
+from shm.errors import MemcommonsError, UsageProblem
+from shm.pagestate import CONTENT_MASK, RESIDENT, Sp, Sz, Uz, Vz
+from shm.userfault import EVENT_BYTES, Userfault, is_userfault
+
+DEADLINE_S = 5.0             # of each fault: for its frame, and for its pager
+WINDOW_GROWTH, WINDOW_MOST = 8, 64
+PAGER_GONE = "its pager is gone, and discarded pages could not be restored"
+HIGHEST = 1 << 56            # no process has memory beyond
+
+
+class Misbehaved(MemcommonsError):
+    """The guest or its pager did what cannot be: the line is why the guest is ended."""
+
+
+class Faults:
+    """Serves the faults of all guests in hardware mode.
+
+    `end(domain, why)` ends a guest; descriptors are registered with `watch(fd, callback)` and `unwatch(fd)`.
+    """
+
+    def __init__(self, granting: Granting, end: Callable[[Domain, str], None],
+                 watch: Callable[[int, Callable[[], None]], None], unwatch: Callable[[int], None],
+                 deadline: float = DEADLINE_S, access_bits: bool = True) -> None:
+        self.granting, self.cmm2, self.end, self.deadline = granting, granting.cmm2, end, deadline
+        self.watch, self.unwatch, self.access_bits = watch, unwatch, access_bits
+        self.one_page = OnePage(granting)
+        self.late = False                        # something waits to be tried again
+
+    def adopt(self, domain: Domain, base: object, fds: list[int]) -> None:
+        """Take over a guest's userfaultfd and the connection to its pager; UsageProblem when they are none."""
+        start = _checked_base(base, domain)
+        if domain.hardware is not None or len(fds) != 2 or not is_userfault(fds[0]):
+            raise UsageProblem("hardware: hand over one userfaultfd and one socket, once")
+        try:
+            pager = socket.socket(fileno=fds[1])
+            pager.setblocking(False)
+        except OSError as error:
+            raise UsageProblem(f"hardware: the second descriptor is no socket: {error.strerror}") from error
+        os.set_blocking(fds[0], False)
+        domain.hardware = Hardware(Mapping(Userfault(fds[0]), start, domain.ram), pager)
+        if self.access_bits:
+            domain.hardware.references = references_of(domain.pid, domain.pidfd, start, domain.pages)
+        domain.grace.seconds = TOUCH_GRACE_S
+        self.watch(fds[0], lambda: self.serve(domain))
+        self.watch(fds[1], lambda: self.hear_pager(domain))
+
+    def drop(self, domain: Domain) -> None:
+        """Watch a guest no more that is being buried."""
+        if domain.hardware is not None:
+            self.unwatch(domain.hardware.mapping.uffd.fd)
+            self.unwatch(domain.hardware.pager.fileno())
+
+    def moved(self, domain: Domain, base: object) -> bool:
+        """Note that a guest's memory is mapped and registered at another address now; False: not yet.
+
+        What the pager was asked for, or will be when its turn comes, bears the old address.
+        """
+        if domain.hardware is None:
+            raise UsageProblem("hardware: there is no mapping that could be moved")
+        start = _checked_base(base, domain)
+        if domain.hardware.restoring or domain.hardware.waiting:
+            return False
+        domain.hardware.mapping.base = start
+        if domain.hardware.references is not None:
+            domain.hardware.references.base = start
+        return True
+
+    # what the kernel reports
+
+    def serve(self, domain: Domain) -> None:
+        """Serve the faults that are waiting."""
+        hardware = domain.hardware
+        assert hardware is not None
+        events = hardware.mapping.uffd.events()
+        if not events or (len(events) == EVENT_BYTES and self.one_page.touched(domain, hardware, events)):
+            return
+        found = hardware.mapping.faults(events)
+        domain.counts[HostCount.HARDWARE_FAULTS] += len(found.missing)
+        domain.counts[HostCount.WRITE_FAULTS] += len(found.protected)
+        with self._ending(domain):
+            if found.outside:
+                raise Misbehaved("a page fault outside its memory came through its userfaultfd")
+            self._stored(domain, hardware, found.protected)
+            self._touched(domain, hardware, found.missing)
+
+    @contextmanager
+    def _ending(self, domain: Domain) -> Iterator[None]:
+        """End the guest when it turns out to have misbehaved."""
+        try:
+            yield
+        except (Misbehaved, Unmapped) as error:
+            self.end(domain, str(error))
+        except ProcessLookupError:               # it is dying this very moment: its pidfd will say so
+            pass
+
+    def _stored(self, domain: Domain, hardware: Hardware, gfns: np.ndarray) -> None:
+        if len(gfns) and not self.cmm2.stored(domain, gfns):
+            self._later(hardware.stores, gfns)
+
+    def _touched(self, domain: Domain, hardware: Hardware, gfns: np.ndarray) -> None:
+        """Serve touches of missing pages, by what their states say."""
+        if not len(gfns):
+            return
+        states = self.cmm2.states(domain, gfns)
+        if states is None:
+            self._later(hardware.waiting, gfns)
+            return
+        first = int(states[0])
+        if len(gfns) == 1 and first in (Sz, Sp):
+            self._grant(domain, hardware, self._with_neighbours(domain, hardware, gfns, first))
+            return
+        if (states == Uz).any():
+            raise Misbehaved(f"addressing exception: it touched page {gfns[states == Uz][0]}, which it had given up")
+        self._resident(hardware, gfns[domain.map.content[gfns] & CONTENT_MASK == RESIDENT])
+        wanted = (states == Sz) | (states == Sp)
+        if wanted.any():
+            self._grant(domain, hardware, Wanting(gfns[wanted], states[wanted]))
+        discarded = gfns[states == Vz]
+        if len(discarded):
+            if len(gfns) == 1:
+                discarded = self._with_neighbours(domain, hardware, gfns, first).gfns
+            self._deliver(domain, hardware, discarded)
+
+    def _grant(self, domain: Domain, hardware: Hardware, wanting: Wanting) -> None:
+        answer, granted = self.granting.grant(domain, wanting)
+        if answer is Answer.GRANTED and granted == len(wanting.gfns):
+            return
+        missing = wanting.gfns[domain.map.content[wanting.gfns] & CONTENT_MASK != RESIDENT]
+        self._later(hardware.waiting, missing)
+
+    def _with_neighbours(self, domain: Domain, hardware: Hardware, gfns: np.ndarray, state: int) -> Wanting:
+        """Add to one touched page those behind it in the same state, as far as touches have been a sequence."""
+        gfn = int(gfns[0])
+        hardware.window = min(WINDOW_MOST, WINDOW_GROWTH * hardware.window) if gfn == hardware.ahead else 1
+        hardware.ahead = gfn + 1
+        ledger = self.cmm2.ledger
+        most = min(hardware.window, max(WINDOW_GROWTH, ledger.free - self.granting.reclaim.low))
+        if most <= 1:
+            return Wanting(gfns, np.array([state], np.uint8))
+        states = domain.map.states(slice(gfn, min(gfn + most, domain.pages)))
+        other = np.flatnonzero(states != state)
+        count = int(other[0]) if len(other) else len(states)
+        hardware.ahead = gfn + max(1, count)
+        domain.counts[HostCount.PREFETCHED] += max(1, count) - 1
+        return Wanting(np.arange(gfn, hardware.ahead), np.full(max(1, count), state, np.uint8))
+
+    def _resident(self, hardware: Hardware, gfns: np.ndarray) -> None:
+        """Look at touches of pages that have a frame by our account: too late, being restored, or taken away."""
+        for gfn in gfns.tolist():
+            if gfn in hardware.restoring:
+                continue                                     # filling it will let the toucher go on
+            if not hardware.mapping.has_frame(gfn):
+                raise Misbehaved(f"page {gfn} was granted and is gone: the guest took it away itself")
+            hardware.mapping.wake(np.array([gfn]))
+
+    # discard faults
+
+    def restore(self, domain: Domain, gfns: np.ndarray) -> None:
+        """Deliver the discard faults of those of `gfns` (sorted) that were discarded, before they are touched."""
+        assert domain.hardware is not None
+        with self._ending(domain):
+            states = self.cmm2.states(domain, gfns)
+            if states is not None and (states == Vz).any():
+                self._deliver(domain, domain.hardware, gfns[states == Vz])
+
+    def _deliver(self, domain: Domain, hardware: Hardware, gfns: np.ndarray) -> None:
+        """Deliver discard faults (R26): reserve frames, and ask the guest's pager to restore the pages."""
+        count = self.granting.room(domain, len(gfns))
+        begun, clean = self.cmm2.begin_restore(domain, gfns[:count])
+        if len(begun) < len(gfns):
+            self._later(hardware.waiting, np.setdiff1d(gfns, begun))
+        if not len(begun):
+            return
+        hardware.restoring.update(dict.fromkeys(begun.tolist(), monotonic()))
+        domain.counts[HostCount.DISCARD_FAULTS] += len(begun)
+        try:
+            for words in _messages(hardware.mapping.base, begun, clean):
+                hardware.pager.send(paging.encode(paging.RESTORE, words))
+        except BlockingIOError:
+            raise Misbehaved("its pager does not read what it is asked") from None
+        except OSError:
+            self._alive(domain)
+            raise Misbehaved(PAGER_GONE) from None
+        if len(hardware.restoring) >= COLLECT_FROM:
+            hardware.collect(domain)
+
+    def hear_pager(self, domain: Domain) -> None:
+        """Take what a pager says."""
+        hardware = domain.hardware
+        assert hardware is not None
+        with self._ending(domain), suppress(BlockingIOError):
+            try:
+                data = hardware.pager.recv(paging.MESSAGE_LIMIT + paging.TEXT_LIMIT)
+            except BlockingIOError:
+                raise
+            except OSError:                                  # reset, or never connected
+                data = b""
+            if not data:
+                self._alive(domain)
+                raise Misbehaved(PAGER_GONE)
+            try:
+                message = paging.decode(data, (paging.FAILED,))
+            except paging.Malformed as error:
+                raise Misbehaved(f"its pager sent {error}") from error
+            gfns = [(word - hardware.mapping.base) // PAGE_SIZE for word in message.words]
+            if len(gfns) != 1 or gfns[0] not in hardware.restoring:
+                raise Misbehaved(f"its pager spoke of pages {gfns[:4]}, for which it was not asked")
+            raise Misbehaved(f"page {gfns[0]} could not be restored: {message.text}")
+
+    def _alive(self, domain: Domain) -> None:
+        """Raise ProcessLookupError when the guest is dead: its pager goes after it, and its pidfd says so."""
+        dead = poll()
+        dead.register(domain.pidfd, POLLIN)
+        if dead.poll(0):
+            if domain.hardware is not None:
+                self.unwatch(domain.hardware.pager.fileno())
+            raise ProcessLookupError
+
+    # what has to wait
+
+    def _later(self, waiting: dict[int, float], gfns: np.ndarray) -> None:
+        now = monotonic()
+        for gfn in gfns.tolist():
+            waiting.setdefault(gfn, now)
+        self.late = self.late or bool(len(gfns))
+
+    def retry(self, domains: list[Domain]) -> None:
+        """Try again what had to wait, and end the guests whose faults have waited too long."""
+        self.late = False
+        for domain in domains:
+            if domain.hardware is not None:
+                with self._ending(domain):
+                    self._retry(domain, domain.hardware)
+
+    def _retry(self, domain: Domain, hardware: Hardware) -> None:
+        if hardware.restoring:
+            hardware.collect(domain)
+        too_old = monotonic() - self.deadline
+        for pages, why in ((hardware.restoring, "its pager did not restore page {} within {:g} s"),
+                           (hardware.waiting, "no frame could be found for page {} within {:g} s"),
+                           (hardware.stores, "its state lock was not free for a store to page {} within {:g} s")):
+            late = next((gfn for gfn, since in pages.items() if since < too_old), None)
+            if late is not None:
+                raise Misbehaved(why.format(late, self.deadline))
+        self._again(hardware.stores, lambda gfns: self._stored(domain, hardware, gfns))
+        self._again(hardware.waiting, lambda gfns: self._touched(domain, hardware, gfns))
+
+    def _again(self, waiting: dict[int, float], serve: Callable[[np.ndarray], None]) -> None:
+        """Serve what waits once more; what must still wait keeps its age."""
+        if not waiting:
+            return
+        ages = dict(waiting)
+        waiting.clear()
+        serve(np.array(sorted(ages)))
+        waiting.update({gfn: ages[gfn] for gfn in waiting if gfn in ages})
+        self.late = self.late or bool(waiting)
+
+
+def _messages(base: int, gfns: np.ndarray, clean: np.ndarray) -> Iterator[list[int]]:
+    """Yield the words of RESTORE for pages (sorted): runs of neighbours that are all clean or all not."""
+    for bit, chosen in ((paging.CLEAN, gfns[clean]), (0, gfns[~clean])):
+        for at in range(0, len(chosen), paging.PAGES_AT_ONCE):
+            part = runs(chosen[at:at + paging.PAGES_AT_ONCE])
+            yield [word for first, count in part for word in (base + first * PAGE_SIZE | bit, count)]
+
+
+def _checked_base(base: object, domain: Domain) -> int:
+    if type(base) is not int or base % PAGE_SIZE or not 0 < base <= HIGHEST - domain.pages * PAGE_SIZE:
+        raise UsageProblem("hardware: base must be the address of a page, with all of the guest's memory behind it")
+    return base
+
+
