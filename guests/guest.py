@@ -141,7 +141,7 @@ class Guest:
         mapping, pager = OwnMapping(ram.fd, self.pages, uffd), PagerProcess(self.pages)
         undo.callback(pager.close)
         pager.start(uffd.fd, count.fd, mapping.base)
-        self._hand_over({"base": mapping.base}, (uffd.fd, pager.host.fileno()))
+        self._hand_over({"base": mapping.base, "pager": pager.pid}, (uffd.fd, pager.host.fileno()))
         pager.host.close()
         return HardwareMemory(mapping, ram, pager, self._map, self.channel, buffer, self.counters,
                               lambda base: self._hand_over({"base": base}))

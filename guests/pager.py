@@ -156,9 +156,9 @@ class Pager:
     def _failed(self, start: int, why: str) -> None:
         """Say that a page cannot be restored: to the hypervisor, which ends the guest, and on the guest's stderr."""
         why = " ".join(why.split())                          # it may hold a function's words
+        _complain(f"guest ({self.name}): page {(start - self.base) // PAGE} cannot be restored: {why}")
         with suppress(OSError):                              # the next read finds out
             self.host.send(paging.encode(paging.FAILED, (start,), why))
-        _complain(f"guest ({self.name}): page {(start - self.base) // PAGE} cannot be restored: {why}")
 
     def _restore(self, words: tuple[int, ...]) -> None:
         """Fill the runs that were named: address and clean bit, count, and so on."""

@@ -60,6 +60,10 @@ class Cmm2(Giving):
             self.doomed[domain] = str(error)
         except ProcessLookupError:                       # it is dying this very moment
             pass
+        except OSError as error:                         # it is another guest's reclaim that this must not end
+            if domain.mapping is None:
+                raise
+            self.doomed[domain] = f"its memory cannot be reclaimed: {error.strerror}"
         return taken
 
     def all_unused(self, domain: Domain, gfns: np.ndarray) -> bool:

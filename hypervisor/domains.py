@@ -5,6 +5,7 @@ trusted.  A domain costs 8 bytes a page: usage and content (shared, 1 each), swa
 """
 
 import os
+import signal
 import socket
 from collections import deque
 from contextlib import suppress
@@ -76,6 +77,13 @@ class Hardware:
     ahead: int = -1              # the page that a sequential toucher would touch next
     window: int = 1              # pages granted for the last touch
     references: References | None = None                         # its access bits, where they can be had
+    pager_pidfd: int = -1        # of the pager, a child of the guest's
+
+    def end_pager(self) -> None:
+        """Kill the pager of a guest that is no more: it would go by itself, unless somebody has stopped it."""
+        if self.pager_pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pager_pidfd, signal.SIGKILL)
 
     def restore(self, gfn: int) -> None:
         """Note that the pager is asked for a page now."""
@@ -93,6 +101,8 @@ class Hardware:
             self.references.close()
         self.mapping.close()
         self.pager.close()
+        if self.pager_pidfd >= 0:
+            os.close(self.pager_pidfd)
 
 
 @dataclass(eq=False)

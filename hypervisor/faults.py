@@ -24,6 +24,7 @@ from select import POLLIN, poll
 from time import monotonic
 
 import numpy as np
+import psutil
 
 from hypervisor.domains import COLLECT_FROM, TOUCH_GRACE_S, Domain, Hardware
 from hypervisor.giving import Wanting
@@ -63,8 +64,11 @@ class Faults:
         self.one_page = OnePage(granting)
         self.late = False                        # something waits to be tried again
 
-    def adopt(self, domain: Domain, base: object, fds: list[int]) -> None:
-        """Take over a guest's userfaultfd and the connection to its pager; UsageProblem when they are none."""
+    def adopt(self, domain: Domain, base: object, pager_pid: object, fds: list[int]) -> None:
+        """Take over a guest's userfaultfd and the connection to its pager; UsageProblem when they are none.
+
+        The pager's pid, where one is given, must be a child of the guest's.
+        """
         start = _checked_base(base, domain)
         if domain.hardware is not None or len(fds) != 2 or not is_userfault(fds[0]):
             raise UsageProblem("hardware: hand over one userfaultfd and one socket, once")
@@ -74,7 +78,8 @@ class Faults:
         except OSError as error:
             raise UsageProblem(f"hardware: the second descriptor is no socket: {error.strerror}") from error
         os.set_blocking(fds[0], False)
-        domain.hardware = Hardware(Mapping(Userfault(fds[0]), start, domain.ram), pager)
+        pidfd = _child_of(domain, pager_pid)
+        domain.hardware = Hardware(Mapping(Userfault(fds[0]), start, domain.ram), pager, pager_pidfd=pidfd)
         if self.access_bits:
             domain.hardware.references = references_of(domain.pid, domain.pidfd, start, domain.pages)
         domain.grace.seconds = TOUCH_GRACE_S
@@ -95,7 +100,7 @@ class Faults:
         if domain.hardware is None:
             raise UsageProblem("hardware: there is no mapping that could be moved")
         start = _checked_base(base, domain)
-        if domain.hardware.restoring or domain.hardware.waiting:
+        if domain.hardware.restoring or domain.hardware.waiting or domain.hardware.stores:
             return False
         domain.hardware.mapping.base = start
         if domain.hardware.references is not None:
@@ -108,6 +113,9 @@ class Faults:
         """Serve the faults that are waiting."""
         hardware = domain.hardware
         assert hardware is not None
+        if os.get_blocking(hardware.mapping.uffd.fd):        # the flag is shared: the guest has changed it
+            self.end(domain, "it made its userfaultfd block, which would have held up everybody")
+            return
         events = hardware.mapping.uffd.events()
         if not events or (len(events) == EVENT_BYTES and self.one_page.touched(domain, hardware, events)):
             return
@@ -129,6 +137,8 @@ class Faults:
             self.end(domain, str(error))
         except ProcessLookupError:               # it is dying this very moment: its pidfd will say so
             pass
+        except OSError as error:                 # nothing of one guest's may end the loop that serves them all
+            self.end(domain, f"its memory cannot be served: {error.strerror}")
 
     def _stored(self, domain: Domain, hardware: Hardware, gfns: np.ndarray) -> None:
         if len(gfns) and not self.cmm2.stored(domain, gfns):
@@ -212,7 +222,7 @@ class Faults:
         domain.counts[HostCount.DISCARD_FAULTS] += len(begun)
         try:
             for words in _messages(hardware.mapping.base, begun, clean):
-                hardware.pager.send(paging.encode(paging.RESTORE, words))
+                hardware.pager.send(paging.encode(paging.RESTORE, words), socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise Misbehaved("its pager does not read what it is asked") from None
         except OSError:
@@ -227,7 +237,7 @@ class Faults:
         assert hardware is not None
         with self._ending(domain), suppress(BlockingIOError):
             try:
-                data = hardware.pager.recv(paging.MESSAGE_LIMIT + paging.TEXT_LIMIT)
+                data = hardware.pager.recv(paging.MESSAGE_LIMIT + paging.TEXT_LIMIT, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 raise
             except OSError:                                  # reset, or never connected
@@ -299,6 +309,18 @@ def _messages(base: int, gfns: np.ndarray, clean: np.ndarray) -> Iterator[list[i
         for at in range(0, len(chosen), paging.PAGES_AT_ONCE):
             part = runs(chosen[at:at + paging.PAGES_AT_ONCE])
             yield [word for first, count in part for word in (base + first * PAGE_SIZE | bit, count)]
+
+
+def _child_of(domain: Domain, pid: object) -> int:
+    """Return a pidfd of a child of the guest's; -1 where none was named."""
+    if type(pid) is not int or not 1 < pid < 1 << 22:
+        return -1
+    with suppress(OSError, psutil.Error):
+        pidfd = os.pidfd_open(pid)               # first: from here on the number is this process's
+        if psutil.Process(pid).ppid() == domain.pid:
+            return pidfd
+        os.close(pidfd)
+    return -1
 
 
 def _checked_base(base: object, domain: Domain) -> int:

@@ -141,7 +141,7 @@ class Gate:
         if guest is None:
             raise UsageProblem("hardware: this connection is no guest's")
         if fds:
-            self.faults.adopt(guest, message.get("base"), fds)
+            self.faults.adopt(guest, message.get("base"), message.get("pager"), fds)
             fds.clear()
         else:
             return {"ok": self.faults.moved(guest, message.get("base"))}, ()

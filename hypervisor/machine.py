@@ -204,6 +204,8 @@ class Machine:
         for fd in (domain.queues.requests.mqd, domain.pidfd, domain.link.fileno()):
             self.unwatch(fd)
         self.faults.drop(domain)
+        if domain.hardware is not None and how in ("ended", "died"):
+            domain.hardware.end_pager()
         del self.domains[domain.number]
         close_domain(domain)
         self.store.forget(domain.number)

@@ -1,4 +1,4 @@
-"""The census of the CMM2 patches' cover letter (v7, 2009) on this machine: after the start, after a source tree was read.
+"""The census of the CMM2 cover letter (v7, 2009) on this machine: after the start, after a source tree was read.
 
     .venv/bin/python scripts/bench/census.py [--ram 1GiB] [--faults auto|hardware|software] [FOLDER ...]
 

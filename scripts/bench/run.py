@@ -1,6 +1,6 @@
 """Speed and memory, as ratios to a peer or a limit measured in the same run.
 
-    .venv/bin/python scripts/bench/run.py [hypercall] [essa] [multicall] [discard] [tmem] [memory]
+    .venv/bin/python scripts/bench/run.py [hypercall] [essa] [multicall] [discard] [faults] [tmem] [memory]
 
 `tmem.py` takes options of its own: which forms, which pages, figures as JSON.
 """
@@ -13,12 +13,14 @@ import sys
 def main(wanted: list[str]) -> None:
     import discard
     import essa
+    import faults
     import hypercall
     import memory
     import multicall
     import tmem
 
-    timed = {"hypercall": hypercall, "essa": essa, "multicall": multicall, "discard": discard}
+    timed = {"hypercall": hypercall, "essa": essa, "multicall": multicall, "discard": discard,
+             "faults": faults}
     unknown = [name for name in wanted if name not in (*timed, "tmem", "memory")]
     if unknown:
         sys.exit(f"no benchmark {unknown[0]!r}; there are {', '.join((*timed, 'tmem', 'memory'))}")

@@ -150,7 +150,7 @@ def test_too_little_ram_is_said(bench) -> None:
 
 def test_other_page_sizes_are_refused(bench) -> None:
     one = bench()
-    with pytest.raises(UsageProblem, match="SQLite wants pages of 1024 bytes .*: use PRAGMA page_size = 4096"):
+    with pytest.raises(UsageProblem, match=r"SQLite wants pages of 1024 bytes .*: use PRAGMA page_size = 4096"):
         one.door.perform(lambda: (one.sql("PRAGMA page_size = 1024"), one.fill()))
 
 
@@ -178,7 +178,7 @@ def test_taken_back_sqlite_has_its_own_cache_again(bench, tmp_path) -> None:
 
 def test_plain_memory_is_needed() -> None:
     guest = SimpleNamespace(name="soft", memory=SimpleNamespace(), pages=8)
-    with pytest.raises(UsageProblem, match='guest \'soft\': SQLite\'s page cache needs plain memory.*faults = "hard'):
+    with pytest.raises(UsageProblem, match=r"needs plain memory.*faults = .hardware"):
         PageCacheDoor(guest, CacheMemory(PlainGuest(8), range(8)))
 
 

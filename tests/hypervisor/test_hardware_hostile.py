@@ -154,6 +154,16 @@ say("found", view[5].sum())
     assert silent(child)
 
 
+def test_a_userfaultfd_made_blocking_ends_its_guest(hostile):
+    """The flag is shared by all who hold the descriptor; a read without an event would hold up everybody."""
+    hypervisor, child = hostile("""
+os.set_blocking(memory.mapping.uffd.fd, True)
+say("found", view[5].sum())
+""")
+    assert ended(hypervisor) == "it made its userfaultfd block, which would have held up everybody"
+    assert silent(child)
+
+
 # what is handed over
 
 @pytest.fixture
