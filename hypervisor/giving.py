@@ -150,8 +150,9 @@ class Giving:
             return gfns[:0], gfns[:0]
         try:
             begun = gfns[(domain.map.states(gfns) == Vz) & (domain.holds[gfns] & RESTORING == 0)]
+            self._release_slots(domain, begun)               # of void copies: who is a neighbour comes unsettled
             domain.map.content[begun] = RESIDENT
-            domain.map.usage[begun] &= 0xFF ^ (REFERENCED | HOST_CHANGE)
+            domain.map.usage[begun] &= 0xFF ^ (REFERENCED | HOST_CHANGE | RELEASED)
             domain.holds[begun] |= RESTORING
             clean = domain.map.usage[begun] & GUEST_CHANGE == 0
         finally:
