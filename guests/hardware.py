@@ -40,6 +40,7 @@ from shm.statemap import StateMap, checked_gfns
 from shm.transfer import Transfer
 
 _STORE = REFERENCED | HOST_CHANGE | GUEST_CHANGE
+_ZERO_FILL, _ADDRESSING = int(Access.ZERO_FILL), int(Access.ADDRESSING)
 MOVE_DEADLINE_S, MOVE_PAUSE_S = 5.0, 0.001   # for pages that are still being filled at the old place
 
 
@@ -280,6 +281,3 @@ class HardwareMemory(Memory):
         self.pager.close()
         self.mapping.uffd.close()
         self._ram.close()
-
-
-_ZERO_FILL, _ADDRESSING = int(Access.ZERO_FILL), int(Access.ADDRESSING)

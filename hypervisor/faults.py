@@ -4,7 +4,7 @@ One read brings many faults.  The states of their pages say what each is:
 
     Sz Sp   a frame is granted: zero-filled, or read back from the swap disk
     Vz      a discard fault: a frame is reserved, and the guest's pager is told to restore the page
-    Uz      addressing exception: the guest touched what it had given up, and is ended (KVM lets it: a zero page)
+    Uz      addressing exception: the guest touched what it had given up, and is ended
     r       looked at too late: it was granted meanwhile.  Where there is no frame the guest took it away itself
     store   to a write-protected page: the change bits are set, the protection is lifted
 

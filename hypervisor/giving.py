@@ -141,9 +141,8 @@ class Giving:
     def begin_restore(self, domain: Domain, gfns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Let the guest's pager fill discarded pages (sorted; frames are reserved): (pages, which of them are clean).
 
-        They are resident from now on, and held: no eviction takes them until
-        the kernel has their frames (`Hardware.collect`).  Race: make-stable finds
-        them there and uses them; its touch then waits for the pager like any.
+        They are resident from now on, and held: no eviction takes them until the kernel has their frames
+        (`Hardware.collect`).  Race: make-stable finds them there and uses them; its touch then waits like any.
         """
         if not domain.lock():
             self.ledger.release(domain.number, len(gfns))

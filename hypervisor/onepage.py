@@ -7,6 +7,7 @@ arguments about races stand at `Giving`, whose steps these are.
 
 import os
 from contextlib import suppress
+from socket import MSG_DONTWAIT
 from struct import Struct
 
 import numpy as np
@@ -111,7 +112,8 @@ class OnePage:
         """Deliver a discard fault (R26): ask the pager."""
         if domain.holds.data[gfn] & RESTORING:
             return False
-        hardware.pager.send(paging.restore_one(start if pair & GUEST_CHANGE else start | paging.CLEAN))
+        word = start if pair & GUEST_CHANGE else start | paging.CLEAN
+        hardware.pager.send(paging.restore_one(word), MSG_DONTWAIT)      # the guest may have made it block
         domain.map.put_one(gfn, pair & _KEPT, RESIDENT)
         domain.holds.data[gfn] |= RESTORING
         hardware.restore(gfn)
