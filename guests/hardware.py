@@ -84,6 +84,9 @@ class HardwareMemory(Memory):
         self.make_stable(gfns)
         self._pin(Op.PIN, gfns)
         try:
+            if self.mapping.uffd.user_mode_only:             # in a system call, neither fill nor store may be a fault
+                self._rows[gfns, 0].sum()
+                self._soil(gfns)
             yield self._bytes[first * PAGE_SIZE:(first + pages) * PAGE_SIZE]
         finally:
             self._pin(Op.UNPIN, gfns)
@@ -253,8 +256,12 @@ class HardwareMemory(Memory):
 
         Race: a store between the two steps.  Both are done under the state lock, the protection first: the store's
         fault waits for the lock and sets the bit again.
+
+        Race: the pager is still filling a page, and would undo the protection.  So each is touched first, which waits
+        for it.  A stable page is not discarded meanwhile, and what is swapped out meanwhile comes back protected.
         """
         numbers = checked_gfns(gfns, self.pages)
+        self._rows[numbers[self.map.content[numbers] & CONTENT_MASK == RESIDENT], 0].sum()
         with self.map.lock:
             self.mapping.protect(numbers)
             self.map.usage[numbers] &= 0xFF ^ GUEST_CHANGE

@@ -11,7 +11,8 @@ Where the bytes come from, the first that knows the page:
     a function for every page           `guest.on_discard(handler)`
 
 Rule 1: fill only what the hypervisor has named: a frame taken otherwise is found by its audit, and ends the guest.
-Rule 2: what cannot be restored is said, with one line; the hypervisor then ends the guest.  Nothing is made up.
+Rule 2: what cannot be restored is said, with one line; the hypervisor then ends the guest, if anybody has touched the
+        page.  Nothing is made up.
 Rule 3: the userfaultfd is held here as well as there, so that the hypervisor's death never completes a fault with
         zeros.  When the hypervisor is gone, the guest has LEAVE_S to leave by itself; then it is killed.
 
@@ -27,12 +28,14 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 
 from shm import paging
 from shm.paging import PAGE, Malformed, Message
 from shm.userfault import Userfault
 
 LEAVE_S = 2.0
+AT_ONCE_S = 0.5              # a source is asked for as many pages at once as it last gave in this time
 HANGING_S = 60               # a restore function that runs so long is of a guest that was ended: SIGALRM ends the pager
 _RESTORED_WORD, _READ_WORD = 35, 36          # Count.PAGER_RESTORED, PAGER_DISK_READS: written by the pager alone
 
@@ -59,8 +62,13 @@ class Sources:
                 count = min(most, first + pages - gfn)
                 return _checked(restore, gfn, count)
         if self._table[gfn] == paging.NOBODY and self.last_resort is not None:
-            return _checked(self.last_resort, gfn, most)
+            return _checked(self.last_resort, gfn, self._unknown(gfn, most))
         return self._from_table(gfn, most)
+
+    def _unknown(self, gfn: int, most: int) -> int:
+        """Return how many pages from `gfn` on, up to `most`, nobody else knows."""
+        most = min([most, *(first - gfn for first, _, _ in self.ranges if first > gfn)])
+        return next((n for n in range(1, most) if self._table[gfn + n] != paging.NOBODY), most)
 
     def _from_table(self, gfn: int, most: int) -> bytes:
         entry = self._table[gfn]
@@ -119,6 +127,7 @@ class Pager:
         self.pidfd, self.name = os.pidfd_open(guest_pid), f"pid {guest_pid}"
         self.base = 0                                        # where the guest's memory lies in the guest
         self.leaving = False
+        self._most = 1                                       # pages that are asked for at once: see AT_ONCE_S
         self._stage = mmap.mmap(-1, paging.PAGES_AT_ONCE * PAGE)
         self._source = ctypes.addressof(ctypes.c_char.from_buffer(self._stage))
 
@@ -148,38 +157,57 @@ class Pager:
         except Malformed:                                    # a hypervisor that speaks so is none
             return False
         try:
-            self._restore(message.words)
+            for word, pages in zip(message.words[::2], message.words[1::2], strict=True):
+                self._restore(word, min(pages, paging.PAGES_AT_ONCE))
         except OSError as error:                             # the guest's memory is gone, or filled already
             self._failed(message.words[0] & ~(PAGE - 1), f"page at {message.words[0]:#x}: {error.strerror}")
         return True
 
-    def _failed(self, start: int, why: str) -> None:
-        """Say that a page cannot be restored: to the hypervisor, which ends the guest, and on the guest's stderr."""
+    def _failed(self, start: int, why: str, along: bool = False) -> None:
+        """Say that a page cannot be restored: to the hypervisor, and on the guest's stderr, since it will be ended.
+
+        Of a page `along` with one that was touched only the hypervisor is told: nobody waits for it.
+        """
         why = " ".join(why.split())                          # it may hold a function's words
-        _complain(f"guest ({self.name}): page {(start - self.base) // PAGE} cannot be restored: {why}")
+        if not along:
+            _complain(f"guest ({self.name}): page {(start - self.base) // PAGE} cannot be restored: {why}")
         with suppress(OSError):                              # the next read finds out
             self.host.send(paging.encode(paging.FAILED, (start,), why))
 
-    def _restore(self, words: tuple[int, ...]) -> None:
-        """Fill the runs that were named: address and clean bit, count, and so on."""
-        for word, pages in zip(words[::2], words[1::2], strict=True):
-            start, clean = word & ~(PAGE - 1), bool(word & paging.CLEAN)
-            end = start + min(pages, paging.PAGES_AT_ONCE) * PAGE
-            while start < end:
-                try:
-                    data = self.sources.bytes_of((start - self.base) // PAGE, (end - start) // PAGE)
-                except (Unrestorable, OSError) as error:
-                    self._failed(start, str(error))
-                    return
-                self._fill(start, data, clean)
-                start += len(data)
+    def _restore(self, word: int, pages: int) -> None:
+        """Fill a run that was named: address with its bits, and how many pages."""
+        start, clean, along = word & ~(PAGE - 1), bool(word & paging.CLEAN), bool(word & paging.ALONG)
+        end = start + pages * PAGE
+        while start < end:
+            try:
+                data = self._bytes_of(start, min(self._most, (end - start) // PAGE))
+            except (Unrestorable, OSError) as error:
+                self._failed(start, str(error), along)
+                start += PAGE                                # the others may be better off
+                continue
+            self._fill(start, data, clean)
+            start += len(data)
+
+    def _bytes_of(self, start: int, pages: int) -> bytes:
+        """Return the bytes of the page at `start`, and of those behind it as far as that goes well and fast."""
+        began, gfn = monotonic(), (start - self.base) // PAGE
+        try:
+            data = self.sources.bytes_of(gfn, pages)
+        except (Unrestorable, OSError):
+            if pages == 1:
+                raise
+            data = self.sources.bytes_of(gfn, 1)             # which of them failed?  Not this one, perhaps
+        spent = (monotonic() - began) / (len(data) // PAGE)
+        self._most = min(paging.PAGES_AT_ONCE, max(1, int(AT_ONCE_S / spent))) if spent else paging.PAGES_AT_ONCE
+        return data
 
     def _fill(self, start: int, data: bytes, clean: bool) -> None:
+        """Fill pages, counted before: filling lets the toucher go on, and who has seen the page sees the count."""
         self._stage[:len(data)] = data
+        self.counters[_RESTORED_WORD] += len(data) // PAGE
         done = 0
         while done < len(data):
             done += self.uffd.copy(start + done, self._source + done, len(data) - done, clean)
-        self.counters[_RESTORED_WORD] += len(data) // PAGE
 
     def _hear_guest(self) -> bool:
         """Take a disk or a function over; False when the guest has closed its end."""
@@ -212,7 +240,10 @@ class Pager:
 
     def _bereaved(self) -> None:
         """The hypervisor is gone, and no fault will be resolved any more: see the guest out."""
-        if self.leaving or select.select([self.pidfd, self.guest.fileno()], [], [], LEAVE_S)[0]:
+        leaving = select.poll()
+        leaving.register(self.pidfd, select.POLLIN)
+        leaving.register(self.guest.fileno(), select.POLLRDHUP)      # a message of its is no leaving
+        if self.leaving or leaving.poll(LEAVE_S * 1000):
             return
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)

@@ -74,6 +74,8 @@ class Hardware:
     waiting: dict[int, float] = field(default_factory=dict)      # touched pages not served yet, since when
     stores: dict[int, float] = field(default_factory=dict)       # stored to, the same
     restoring: dict[int, float] = field(default_factory=dict)    # pages that the pager was asked for, since when
+    along: set[int] = field(default_factory=set)             # of these: nobody has touched them, for all we know
+    progress: float = 0.0        # when the pager was last seen to have filled a page
     ahead: int = -1              # the page that a sequential toucher would touch next
     window: int = 1              # pages granted for the last touch
     references: References | None = None                         # its access bits, where they can be had
@@ -85,15 +87,30 @@ class Hardware:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pager_pidfd, signal.SIGKILL)
 
+    def unreference(self, pages: np.ndarray) -> None:
+        """Clear access bits (sorted); do without them from now on where the guest's memory does not allow it."""
+        if self.references is None:
+            return
+        try:
+            self.references.forget(pages)
+        except OSError:                                      # it is locked, or unmapped: the guest's own loss
+            self.references.close()
+            self.references = None
+
     def restore(self, gfn: int) -> None:
-        """Note that the pager is asked for a page now."""
+        """Note that the pager is asked for a touched page now."""
         self.restoring[gfn] = monotonic()
 
     def collect(self, domain: "Domain") -> None:
         """Ask the kernel which pages the pager has filled meanwhile: evictions may take them again."""
         done = [gfn for gfn in self.restoring if self.mapping.has_frame(gfn)]
+        if not done:
+            return
         for gfn in done:
             del self.restoring[gfn]
+        self.along.difference_update(done)
+        self.progress = monotonic()
+        domain.grace.begin(np.array(done))                   # the page is there before it is mapped, by a moment
         domain.holds[done] &= 0xFF ^ RESTORING
 
     def close(self) -> None:
@@ -167,8 +184,8 @@ class Domain:
         if self.lock():
             self.map.usage[pages] &= 0xFF ^ REFERENCED
             self.unlock()
-        if self.hardware is not None and self.hardware.references is not None:
-            self.hardware.references.forget(pages)
+        if self.hardware is not None:
+            self.hardware.unreference(pages)
 
     def lock(self) -> bool:
         """Take the state lock, waiting briefly; say whether it was had (if not: who holds it too long?)."""

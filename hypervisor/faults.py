@@ -12,6 +12,7 @@ Rule 1: a fault is never answered by closing, by zeros that nobody asked for, or
         (no room, a lock that is held) waits here and is tried again; after DEADLINE_S the guest is ended, with the why.
 Rule 2: neighbours of a page are granted with it while a toucher goes on from page to page: 8, then 64; no more than
         eight when frames are short.
+        A neighbour that finds no frame, or that cannot be restored, is left as it was: nobody has touched it.
 Rule 3: a pager says only that it failed.  Whether a page was filled the kernel is asked: nobody can lie about it.  A
         pager's death, its silence and its lies end its own guest.
 """
@@ -24,26 +25,25 @@ from select import POLLIN, poll
 from time import monotonic
 
 import numpy as np
-import psutil
 
 from hypervisor.domains import COLLECT_FROM, TOUCH_GRACE_S, Domain, Hardware
 from hypervisor.giving import Wanting
 from hypervisor.granting import Answer, Granting
-from hypervisor.mapping import Mapping, Unmapped
+from hypervisor.handover import checked_base, taken_over
+from hypervisor.mapping import Unmapped
 from hypervisor.onepage import OnePage
 from hypervisor.references import references_of
 from shm import paging
 from shm.abi import PAGE_SIZE
 from shm.arena import runs
 from shm.counters import HostCount
-from shm.errors import MemcommonsError, UsageProblem
+from shm.errors import BadHypercall, MemcommonsError, UsageProblem
 from shm.pagestate import CONTENT_MASK, RESIDENT, Sp, Sz, Uz, Vz
-from shm.userfault import EVENT_BYTES, Userfault, is_userfault
+from shm.userfault import EVENT_BYTES
 
 DEADLINE_S = 5.0             # of each fault: for its frame, and for its pager
 WINDOW_GROWTH, WINDOW_MOST = 8, 64
 PAGER_GONE = "its pager is gone, and discarded pages could not be restored"
-HIGHEST = 1 << 56            # no process has memory beyond
 
 
 class Misbehaved(MemcommonsError):
@@ -65,23 +65,11 @@ class Faults:
         self.late = False                        # something waits to be tried again
 
     def adopt(self, domain: Domain, base: object, pager_pid: object, fds: list[int]) -> None:
-        """Take over a guest's userfaultfd and the connection to its pager; UsageProblem when they are none.
-
-        The pager's pid, where one is given, must be a child of the guest's.
-        """
-        start = _checked_base(base, domain)
-        if domain.hardware is not None or len(fds) != 2 or not is_userfault(fds[0]):
-            raise UsageProblem("hardware: hand over one userfaultfd and one socket, once")
-        try:
-            pager = socket.socket(fileno=fds[1])
-            pager.setblocking(False)
-        except OSError as error:
-            raise UsageProblem(f"hardware: the second descriptor is no socket: {error.strerror}") from error
-        os.set_blocking(fds[0], False)
-        pidfd = _child_of(domain, pager_pid)
-        domain.hardware = Hardware(Mapping(Userfault(fds[0]), start, domain.ram), pager, pager_pidfd=pidfd)
+        """Take over a guest's userfaultfd and the connection to its pager, as `handover.taken_over` says."""
+        domain.hardware = taken_over(domain, base, pager_pid, fds)
         if self.access_bits:
-            domain.hardware.references = references_of(domain.pid, domain.pidfd, start, domain.pages)
+            domain.hardware.references = references_of(domain.pid, domain.pidfd, domain.hardware.mapping.base,
+                                                       domain.pages)
         domain.grace.seconds = TOUCH_GRACE_S
         self.watch(fds[0], lambda: self.serve(domain))
         self.watch(fds[1], lambda: self.hear_pager(domain))
@@ -99,7 +87,7 @@ class Faults:
         """
         if domain.hardware is None:
             raise UsageProblem("hardware: there is no mapping that could be moved")
-        start = _checked_base(base, domain)
+        start = checked_base(base, domain)
         if domain.hardware.restoring or domain.hardware.waiting or domain.hardware.stores:
             return False
         domain.hardware.mapping.base = start
@@ -154,26 +142,27 @@ class Faults:
             return
         first = int(states[0])
         if len(gfns) == 1 and first in (Sz, Sp):
-            self._grant(domain, hardware, self._with_neighbours(domain, hardware, gfns, first))
+            self._grant(domain, hardware, self._with_neighbours(domain, hardware, gfns, first), gfns)
             return
         if (states == Uz).any():
             raise Misbehaved(f"addressing exception: it touched page {gfns[states == Uz][0]}, which it had given up")
         self._resident(hardware, gfns[domain.map.content[gfns] & CONTENT_MASK == RESIDENT])
         wanted = (states == Sz) | (states == Sp)
         if wanted.any():
-            self._grant(domain, hardware, Wanting(gfns[wanted], states[wanted]))
+            self._grant(domain, hardware, Wanting(gfns[wanted], states[wanted]), gfns)
         discarded = gfns[states == Vz]
         if len(discarded):
             if len(gfns) == 1:
                 discarded = self._with_neighbours(domain, hardware, gfns, first).gfns
-            self._deliver(domain, hardware, discarded)
+            self._deliver(domain, hardware, discarded, gfns)
 
-    def _grant(self, domain: Domain, hardware: Hardware, wanting: Wanting) -> None:
+    def _grant(self, domain: Domain, hardware: Hardware, wanting: Wanting, touched: np.ndarray) -> None:
+        """Grant frames; of pages that get none now, those that were touched wait (sorted)."""
         answer, granted = self.granting.grant(domain, wanting)
         if answer is Answer.GRANTED and granted == len(wanting.gfns):
             return
         missing = wanting.gfns[domain.map.content[wanting.gfns] & CONTENT_MASK != RESIDENT]
-        self._later(hardware.waiting, missing)
+        self._later(hardware.waiting, np.intersect1d(missing, touched))
 
     def _with_neighbours(self, domain: Domain, hardware: Hardware, gfns: np.ndarray, state: int) -> Wanting:
         """Add to one touched page those behind it in the same state, as far as touches have been a sequence."""
@@ -203,25 +192,41 @@ class Faults:
     # discard faults
 
     def restore(self, domain: Domain, gfns: np.ndarray) -> None:
-        """Deliver the discard faults of those of `gfns` (sorted) that were discarded, before they are touched."""
+        """Have those of `gfns` (sorted) restored that were discarded, before they are touched, as a hypercall asks.
+
+        BadHypercall when that cannot be: who carries the hypercall out ends the guest, and goes on with it no more.
+        """
         assert domain.hardware is not None
-        with self._ending(domain):
+        try:
             states = self.cmm2.states(domain, gfns)
             if states is not None and (states == Vz).any():
-                self._deliver(domain, domain.hardware, gfns[states == Vz])
+                self._deliver(domain, domain.hardware, gfns[states == Vz], gfns[:0])
+        except (Misbehaved, Unmapped) as error:
+            raise BadHypercall(str(error)) from error
+        except ProcessLookupError:               # it is dying this very moment: its pidfd will say so
+            pass
 
-    def _deliver(self, domain: Domain, hardware: Hardware, gfns: np.ndarray) -> None:
-        """Deliver discard faults (R26): reserve frames, and ask the guest's pager to restore the pages."""
+    def _deliver(self, domain: Domain, hardware: Hardware, gfns: np.ndarray, touched: np.ndarray) -> None:
+        """Deliver discard faults (R26): reserve frames, and ask the guest's pager to restore the pages.
+
+        `touched`: those that somebody stands at.  The others come along while there are frames, and none is missed.
+        """
         count = self.granting.room(domain, len(gfns))
         begun, clean = self.cmm2.begin_restore(domain, gfns[:count])
         if len(begun) < len(gfns):
-            self._later(hardware.waiting, np.setdiff1d(gfns, begun))
+            self._later(hardware.waiting, np.setdiff1d(np.intersect1d(gfns, touched), begun))
         if not len(begun):
             return
-        hardware.restoring.update(dict.fromkeys(begun.tolist(), monotonic()))
+        along = ~np.isin(begun, touched)
+        hardware.along.update(begun[along].tolist())
         domain.counts[HostCount.DISCARD_FAULTS] += len(begun)
+        self._ask_pager(domain, hardware, begun, clean * np.uint64(paging.CLEAN) | along * np.uint64(paging.ALONG))
+
+    def _ask_pager(self, domain: Domain, hardware: Hardware, gfns: np.ndarray, bits: np.ndarray) -> None:
+        """Ask a guest's pager for pages (sorted), each with its bits (`shm.paging`)."""
+        hardware.restoring.update(dict.fromkeys(gfns.tolist(), monotonic()))
         try:
-            for words in _messages(hardware.mapping.base, begun, clean):
+            for words in _messages(hardware.mapping.base, gfns, bits):
                 hardware.pager.send(paging.encode(paging.RESTORE, words), socket.MSG_DONTWAIT)
         except BlockingIOError:
             raise Misbehaved("its pager does not read what it is asked") from None
@@ -252,7 +257,22 @@ class Faults:
             gfns = [(word - hardware.mapping.base) // PAGE_SIZE for word in message.words]
             if len(gfns) != 1 or gfns[0] not in hardware.restoring:
                 raise Misbehaved(f"its pager spoke of pages {gfns[:4]}, for which it was not asked")
-            raise Misbehaved(f"page {gfns[0]} could not be restored: {message.text}")
+            if gfns[0] not in hardware.along:
+                raise Misbehaved(f"page {gfns[0]} could not be restored: {message.text}")
+            hardware.along.remove(gfns[0])
+            self._without(domain, hardware, gfns[0])
+
+    def _without(self, domain: Domain, hardware: Hardware, gfn: int) -> None:
+        """Go on without a page that was asked for along with others.
+
+        It is discarded as before, and whoever has touched it meanwhile does so again.  Race: make-stable may have found
+        it resident meanwhile, so it must be restored after all: it is asked for once more, as if touched.
+        """
+        if self.cmm2.forsake(domain, gfn):
+            del hardware.restoring[gfn]
+            hardware.mapping.wake(np.array([gfn]))
+        else:
+            self._ask_pager(domain, hardware, np.array([gfn]), np.zeros(1, np.uint64))
 
     def _alive(self, domain: Domain) -> None:
         """Raise ProcessLookupError when the guest is dead: its pager goes after it, and its pidfd says so."""
@@ -287,7 +307,7 @@ class Faults:
                            (hardware.waiting, "no frame could be found for page {} within {:g} s"),
                            (hardware.stores, "its state lock was not free for a store to page {} within {:g} s")):
             late = next((gfn for gfn, since in pages.items() if since < too_old), None)
-            if late is not None:
+            if late is not None and not (pages is hardware.restoring and hardware.progress >= too_old):
                 raise Misbehaved(why.format(late, self.deadline))
         self._again(hardware.stores, lambda gfns: self._stored(domain, hardware, gfns))
         self._again(hardware.waiting, lambda gfns: self._touched(domain, hardware, gfns))
@@ -303,29 +323,10 @@ class Faults:
         self.late = self.late or bool(waiting)
 
 
-def _messages(base: int, gfns: np.ndarray, clean: np.ndarray) -> Iterator[list[int]]:
-    """Yield the words of RESTORE for pages (sorted): runs of neighbours that are all clean or all not."""
-    for bit, chosen in ((paging.CLEAN, gfns[clean]), (0, gfns[~clean])):
+def _messages(base: int, gfns: np.ndarray, bits: np.ndarray) -> Iterator[list[int]]:
+    """Yield the words of RESTORE for pages (sorted): runs of neighbours with the same bits, touched ones first."""
+    for bit in np.unique(bits).tolist():
+        chosen = gfns[bits == bit]
         for at in range(0, len(chosen), paging.PAGES_AT_ONCE):
             part = runs(chosen[at:at + paging.PAGES_AT_ONCE])
             yield [word for first, count in part for word in (base + first * PAGE_SIZE | bit, count)]
-
-
-def _child_of(domain: Domain, pid: object) -> int:
-    """Return a pidfd of a child of the guest's; -1 where none was named."""
-    if type(pid) is not int or not 1 < pid < 1 << 22:
-        return -1
-    with suppress(OSError, psutil.Error):
-        pidfd = os.pidfd_open(pid)               # first: from here on the number is this process's
-        if psutil.Process(pid).ppid() == domain.pid:
-            return pidfd
-        os.close(pidfd)
-    return -1
-
-
-def _checked_base(base: object, domain: Domain) -> int:
-    if type(base) is not int or base % PAGE_SIZE or not 0 < base <= HIGHEST - domain.pages * PAGE_SIZE:
-        raise UsageProblem("hardware: base must be the address of a page, with all of the guest's memory behind it")
-    return base
-
-

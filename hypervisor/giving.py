@@ -17,7 +17,7 @@ from hypervisor.swap import SwapDisk
 from shm.abi import PAGE_SIZE
 from shm.arena import runs
 from shm.counters import HostCount
-from shm.pagestate import GUEST_CHANGE, HOST_CHANGE, PRESERVED, REFERENCED, RELEASED, RESIDENT, ZERO, Sp, Sz, Vz
+from shm.pagestate import GUEST_CHANGE, HOST_CHANGE, PRESERVED, REFERENCED, RELEASED, RESIDENT, ZERO, Deed, Sp, Sz, Vz
 
 _NO_PAGES = np.empty((0, PAGE_SIZE), np.uint8)
 
@@ -97,38 +97,48 @@ class Giving:
         """Grant in hardware mode: look up, fill, content := r, all under the lock.
 
         Race: the fill lets the touching thread go on before `content` says r.  What it then asks of the page's state it
-        asks under the lock, so after us; and a store of its needs no state.
+        asks under the lock, so after us; and a store of its needs no state.  So what was filled before a fill fails is
+        never taken back: somebody may have stored to it.  The kernel is asked which pages those are.
         """
         away = wanting.gfns[wanting.states == Sp]
-        pages = self.swap.read(domain.slots[away]) if len(away) and self.swap is not None else _NO_PAGES
+        try:
+            pages = self.swap.read(domain.slots[away]) if len(away) and self.swap is not None else _NO_PAGES
+        except OSError:
+            self.ledger.release(domain.number, len(wanting.gfns))
+            raise
         if not domain.lock():
             self.ledger.release(domain.number, len(wanting.gfns))
             return 0
+        problem: OSError | Unmapped | None = None
         try:
             same = domain.map.states(wanting.gfns) == wanting.states
             granted, zeros = wanting.gfns[same], wanting.gfns[same & (wanting.states == Sz)]
             still = same[wanting.states == Sp]
-            mapping.zero(zeros)
-            self._fill(domain, mapping, away[still], pages[still])
+            try:
+                mapping.zero(zeros)
+                self._fill(domain, mapping, away[still], pages[still])
+            except (OSError, Unmapped) as error:
+                problem, granted = error, mapping.framed(granted)
+                zeros = np.intersect1d(zeros, granted)
             domain.map.content[granted] = RESIDENT
             domain.map.usage[granted] &= 0xFF ^ (REFERENCED | HOST_CHANGE)
             domain.map.usage[zeros] |= GUEST_CHANGE          # not protected, so taken for changed
             domain.grace.begin(granted)
-        except ProcessLookupError:                           # it is dying this very moment
-            return 0
-        except Unmapped as error:
-            self.doomed[domain] = str(error)
-            return 0
-        except OSError:                                      # the machine has no memory, whatever the budget says
-            self._give_back(domain, wanting.gfns)
-            raise
         finally:
             domain.unlock()
         domain.counts[HostCount.ZERO_FILLS] += len(zeros)
         domain.counts[HostCount.SWAP_IN] += len(granted) - len(zeros)
         self._release_slots(domain, granted)
-        self.ledger.release(domain.number, len(same) - len(granted))
+        self.ledger.release(domain.number, len(wanting.gfns) - len(granted))
+        self._blame(domain, problem, len(granted))
         return len(granted)
+
+    def _blame(self, domain: Domain, problem: OSError | Unmapped | None, granted: int) -> None:
+        """Say who is to blame that not all pages were filled: the guest, or the machine, which has no memory for it."""
+        if isinstance(problem, Unmapped):
+            self.doomed[domain] = str(problem)
+        elif problem is not None and not granted and not isinstance(problem, ProcessLookupError):
+            raise problem                                    # ESRCH: it is dying this very moment
 
     def _fill(self, domain: Domain, mapping: Mapping, gfns: np.ndarray, pages: np.ndarray) -> None:
         """Bring pages back; clean ones stay write-protected, so that their next store is noticed.  The lock is held."""
@@ -158,6 +168,23 @@ class Giving:
             domain.unlock()
         self.ledger.release(domain.number, len(gfns) - len(begun))
         return begun, clean
+
+    def forsake(self, domain: Domain, gfn: int) -> bool:
+        """Let a page be discarded again that its pager was to fill; False: somebody relies on it, or holds the lock.
+
+        Punched before it is released: a pager may say one thing and have done another.
+        """
+        if not domain.lock():
+            return False
+        try:
+            if domain.map.tables.deed[domain.map.pair_one(gfn)] not in (Deed.FREE, Deed.DISCARD):
+                return False
+            domain.map.content[gfn] = ZERO
+            domain.holds[gfn] &= 0xFF ^ RESTORING
+            self._give_back(domain, np.array([gfn]))
+        finally:
+            domain.unlock()
+        return True
 
     def stored(self, domain: Domain, gfns: np.ndarray) -> bool:
         """Note that protected pages (sorted) are stored to, and let the stores go on; False without the lock.

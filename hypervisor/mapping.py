@@ -106,5 +106,9 @@ class Mapping:
         except OSError:                                      # ENXIO: nothing but holes from there on
             return False
 
+    def framed(self, gfns: np.ndarray) -> np.ndarray:
+        """Return those of `gfns` at which the kernel has a frame."""
+        return gfns[np.array([self.has_frame(gfn) for gfn in gfns.tolist()], bool)]
+
     def close(self) -> None:
         self.uffd.close()

@@ -48,7 +48,10 @@ class References:
         return self._entries & _PRESENT != 0
 
     def forget(self, gfns: np.ndarray) -> None:
-        """Begin anew for some pages (sorted)."""
+        """Begin anew for some pages (sorted).
+
+        OSError where the guest does not let us: it has locked its memory (EINVAL), or unmapped some (ENOMEM).
+        """
         pieces = runs(gfns)
         with suppress(ProcessLookupError):       # it is dying this very moment
             for at in range(0, len(pieces), _VECTORS):

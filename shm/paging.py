@@ -11,7 +11,8 @@
 
 One message of a SOCK_SEQPACKET socket each: fixed numbers, no names, since neither side trusts the other to parse much.
 Addresses are the guest's absolute page addresses (R26), so their low twelve bits are zero; bit 0 of an address of
-RESTORE says that the pages are clean, and are to be filled write-protected.  That a page was filled is not said: the
+RESTORE says that the pages are clean, and are to be filled write-protected; bit 1 that nobody is known to have touched
+them: they are asked for along with others, and failing is no harm.  That a page was filled is not said: the
 hypervisor asks the kernel, which does not lie.
 
 No numpy here: the pager imports this.
@@ -22,7 +23,7 @@ from typing import NamedTuple
 
 RESTORE, FAILED = 1, 3
 DISK, FUNCTION, MOVED, DONE = 16, 17, 18, 19
-CLEAN = 1                                    # bit 0 of an address
+CLEAN, ALONG = 1, 2                          # bits of an address
 PAGES_AT_ONCE = 64
 MOST_WORDS = 2 * PAGES_AT_ONCE
 MESSAGE_LIMIT = 8 + 8 * MOST_WORDS

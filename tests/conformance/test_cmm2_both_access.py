@@ -153,10 +153,10 @@ def test_r26_a_touch_of_a_discarded_page_is_one_fault_an_attempt_that_names_it(w
 RECORDING = """import sys; sys.path[:] = {path!r}
 from guests import pager
 restore = pager.Pager._restore
-def note(self, words):
+def note(self, word, pages):
     with open(NOTES, 'a') as notes:
-        print(*words, file=notes)
-    restore(self, words)
+        print(word, pages, file=notes)
+    restore(self, word, pages)
 pager.Pager._restore = note
 sys.exit(pager.main(sys.argv[1:]))"""
 

@@ -164,3 +164,19 @@ def test_a_page_that_nobody_can_restore_ends_the_guest(hypervisor_process, pytho
     assert child.line() == "ready"
     assert "nothing can restore page 3" in ended(hypervisor)
     assert "nothing can restore page 3" in last_words(child) and silent(child)
+
+
+def test_a_slow_function_that_goes_on_filling_is_not_taken_for_stopped(hypervisor_process, python_process):
+    """Asked for all pages at once, it takes longer than the deadline, which is of each step."""
+    hypervisor = hypervisor_process(fault_deadline=1.5)
+    child = python_process(IMPORTS + CONNECT + """
+def restore(gfn):
+    import time
+    time.sleep(0.04)
+    return bytes([gfn]) * 4096
+guest.on_discard(restore)
+guest.essa(Essa.SET_VOLATILE, np.arange(64))
+say(memory.read_many(np.arange(64))[:, 0].tolist() == list(range(64)))
+""", hypervisor.cluster)
+    assert child.line() == "True"
+    assert child.leave() == 0

@@ -162,7 +162,8 @@ def test_a_name_that_only_looks_like_ours_is_let_alone(typed, names, guest, pool
 def test_a_save_that_is_stopped_leaves_no_file(python_process, names, guest, pool, tmp_path, signum):
     """The source is held between two pieces: a file has begun, and is not whole."""
     halting = ("import signal, sys, time\nfrom hypervisor.toolstack import cli, migrate\n"
-               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"   # ignored by what runs in the background
+               "signal.signal(signal.SIGINT, signal.default_int_handler)\n"   # ignored by what runs in the background,
+               "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"               # and by what nohup runs
                "def halted(*_):\n    yield b'some'\n    print('there', flush=True)\n    time.sleep(60)\n"
                "migrate.pieces = halted\nsys.argv[1:] = ['ctl', *sys.argv[1:]]\nsys.exit(cli.main())")
     child = python_process(halting, names[0], "tmem-save", "mine", str(tmp_path / "f"))
