@@ -10,7 +10,11 @@ It never imports guests; guests are separate processes that attach at the door.
     processor    trapped ESSA, diag 10, reset, the release list; `usage` writes the guest's word down
     domains      what is known of each guest
     ledger       frames: who holds how many, and the budget
-    cmm2         host half of CMM2: evict, discard, preserve, page in, grant
+    cmm2         host half of CMM2 that takes frames: evict, discard, preserve
+    giving       ... and the half that gives them: zero-fill, page in, discard faults
+    granting     room for what is given, within the budget and max_mem
+    faults       hardware faults; `onepage` serves the usual one, `handover` checks what a guest hands over
+    mapping      a guest's registered memory, from outside; `references` are its access bits
     swap         the hypervisor's swap disk
     tmem/        pools, store, heap
     census       usage by content, as the CMM2 patches showed it (pure)
