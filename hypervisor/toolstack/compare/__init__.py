@@ -1,0 +1,9 @@
+"""The same work under several schemes, many times, with intervals; and how many guests fit.
+
+    points       which runs there are: pure                  keep        the files of finished points
+    identity     what makes a finished point usable again    series      runs points one at a time, keeps each
+    statistics   Student's t, intervals, Jain's index: pure  figures     what is compared, taken from a summary: pure
+    pairs        which of two schemes is faster, if any: pure
+    progress     the bar, with an estimate of the rest       compare     `memcommons compare`
+    table        what people read                            commands    the command line
+"""
