@@ -4,6 +4,9 @@
     identity     what makes a finished point usable again    series      runs points one at a time, keeps each
     statistics   Student's t, intervals, Jain's index: pure  figures     what is compared, taken from a summary: pure
     pairs        which of two schemes is faster, if any: pure
-    progress     the bar, with an estimate of the rest       compare     `memcommons compare`
-    table        what people read                            commands    the command line
+    progress     the bar, with an estimate of the rest       session     what is read and decided first; the folder
+    compare      `memcommons compare`                        outcome     what all runs come to: pure;  table  as text
+    density      `memcommons density`                        search      the next count to try: pure
+    fitting      whether a count fits: pure                  density_table   the answer as text and as JSON
+    commands     the command line
 """

@@ -52,3 +52,28 @@ def compare(
         session = prepared("compare", scenario, given)
         points = planned(names, factors, numbered(session.scenario.table.seed, seeds))
         return run_compare(session, points, Means(interruption), Manner(out, resume, as_json, quiet))
+
+
+@commands.command("density")
+def density(
+    scenario: ScenarioFile,
+    slowdown: Annotated[float, typer.Option(help="What each guest may take of its baseline's time.")] = 1.25,
+    schemes: Schemes = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Guests at most; as many as there is room for "
+                                             "without.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Budget of the arena, such as 128MiB.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the guests' random choices.")] = None,
+    seconds: Seconds = None, ops: Ops = None, faults: Faults = None, out: Out = None, resume: Resume = False,
+    as_json: Json = False, quiet: Quiet = False,
+) -> int:
+    """Search how many guests fit in the budget under each scheme, while each keeps within the slow-down."""
+    from hypervisor.toolstack.compare.session import Manner, prepared, wanted_schemes
+
+    given = _given(budget=budget, seconds=seconds, operations=ops, faults=faults)
+    with Interruption() as interruption:
+        from hypervisor.toolstack.compare.density import checked_slowdown, run_density
+        from hypervisor.toolstack.means import Means
+
+        names, limit = wanted_schemes(schemes), checked_slowdown(slowdown)
+        session = prepared("density", scenario, given, seed, guests=1)
+        return run_density(session, names, limit, most, Means(interruption), Manner(out, resume, as_json, quiet))

@@ -51,9 +51,10 @@ class Manner:
     quiet: bool
 
 
-def prepared(command: str, path: Path, options: Mapping[str, Any], seed: int | None = None) -> Session:
+def prepared(command: str, path: Path, options: Mapping[str, Any], seed: int | None = None,
+             guests: int | None = None) -> Session:
     """Read the scenario and decide the fault mode; UsageProblem for whatever is wrong with either."""
-    scenario = reading.load(path, dict(options) | ({} if seed is None else {"seed": seed}))
+    scenario = reading.load(path, dict(options) | ({} if seed is None else {"seed": seed}), guests)
     mode = decided(scenario.table.faults)
     found = identity(command, path.read_bytes(), options, mode.name, machine())
     return Session(path, options, scenario, mode, found)
