@@ -8,6 +8,7 @@ from typing import Any
 
 from hypervisor.schemes import SCHEMES
 from hypervisor.toolstack.compare.outcome import Outcome, Ran, document, outcome, ran
+from hypervisor.toolstack.compare.pictures import drawn
 from hypervisor.toolstack.compare.points import Point, scenario_at
 from hypervisor.toolstack.compare.series import Baseline, Series
 from hypervisor.toolstack.compare.session import Manner, Session, folder, progress_for, show
@@ -69,4 +70,5 @@ def run_compare(session: Session, points: Sequence[Point], means: Means, manner:
         finally:
             progress.close()
         facts = facts_of(session.scenario, session.identity)
-        return show(document(found, facts), comparison(found, facts), found.problems, session, manner)
+        notes = drawn(found, facts, manner.out) if manner.out else []
+        return show(document(found, facts), comparison(found, facts), found.problems, session, manner, notes)

@@ -87,6 +87,7 @@ def _memory(source: str, scale: int) -> tuple[Callable[[Summary], float | None],
 FIGURES: tuple[Figure, ...] = (
     Figure("slowdown", "time for equal work", slowdown, lambda summary: 1.0),
     Figure("worst_slowdown", "... of the worst guest", worst_slowdown, lambda summary: 1.0),
+    Figure("throughput", "throughput", throughput, lambda summary: 1.0),
     Figure("latency_p50_us", "operation p50, us", _median_latency),
     Figure("latency_p99_us", "operation p99, us, worst", lambda s: max(latencies(s, "p99"), default=None)),
     Figure("fairness", "fairness (Jain)", fairness, lambda summary: 1.0),

@@ -26,6 +26,8 @@ class Ran:
     wrong: bool
     figures: Mapping[str, float | None] = field(default_factory=dict)      # empty when it failed
     baseline: Mapping[str, float | None] = field(default_factory=dict)     # the same figures of its baseline
+    frames: Sequence[Mapping[str, Any]] = ()     # {"at": seconds, "frames": {owner: frames}}, as it was sampled
+    budget_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def ran(point: Point, body: Mapping[str, Any]) -> Ran:
     if body["failed"] or "summary" not in body:
         return Ran(point, body["failed"] or "its summary is missing", body["wrong"])
     summary = body["summary"]
-    return Ran(point, None, body["wrong"], figures_of(summary), baseline_figures_of(summary))
+    return Ran(point, None, body["wrong"], figures_of(summary), baseline_figures_of(summary),
+               body.get("frames", ()), summary["arena"]["budget_frames"])
 
 
 def outcome(schemes: Sequence[str], factors: Sequence[float], seeds: Sequence[int], runs: Sequence[Ran],

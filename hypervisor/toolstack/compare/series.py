@@ -25,6 +25,7 @@ from hypervisor.toolstack.scenario import Scenario
 from hypervisor.toolstack.summary import check_equal_work, summarise
 from shm.errors import BrokenInvariant, UsageProblem
 
+STORE = "tmem store"             # an owner of frames whose name no guest can have
 PHASE: TypeAdapter[PhaseResult] = TypeAdapter(PhaseResult)
 
 
@@ -57,7 +58,7 @@ class FramesSeen:
 def frames_by_owner(listed: Mapping[str, Any]) -> dict[str, int]:
     """Return the frames of each guest's memory, and of the tmem store, from the hypervisor's list."""
     guests = {guest["name"]: guest.get("frames", 0) for guest in listed.get("guests", ())}
-    return guests | {"tmem": listed.get("tmem", {}).get("frames", 0)}
+    return guests | {STORE: listed.get("tmem", {}).get("frames", 0)}
 
 
 class Series:

@@ -104,14 +104,15 @@ def progress_for(manner: Manner, total: int | None) -> SeriesProgress:
 
 
 def show(document: Mapping[str, Any], table: RenderableType, problems: Sequence[str], session: Session,
-         manner: Manner) -> int:
+         manner: Manner, notes: Sequence[str] = ()) -> int:
     """Print what came of it, and keep it where the person wants files; return the exit status."""
     problems = [*problems, *_summary_kept(document, manner.out)]
+    notes = [*fell_back(session.mode), *notes]
     if manner.as_json:
         print(json.dumps(document))
     else:
         console_for(sys.stdout).print(table)
-    for line in [*fell_back(session.mode), *problems]:
+    for line in [*notes, *problems]:
         print(line, file=sys.stderr)
     return FAILED if problems else OK
 

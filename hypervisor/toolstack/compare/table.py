@@ -64,7 +64,7 @@ def _figures(found: Outcome, factor: float) -> Iterator[Table]:
     """Return the tables of one overcommit, a few schemes in each; a figure that is 0 for all has no row."""
     for first in range(0, len(found.schemes), SCHEMES_A_TABLE):
         schemes = found.schemes[first:first + SCHEMES_A_TABLE]
-        table = plain_table("pages, if nothing else is said", BASELINE, *schemes, title="")
+        table = plain_table("pages, or as said", BASELINE, *schemes, title="")
         cells = [found.cell(scheme, factor) for scheme in (BASELINE, *schemes)]
         for figure in FIGURES:
             row = [cell.figures[figure.name] for cell in cells]
