@@ -62,7 +62,8 @@ def density(
     most: Annotated[int | None, typer.Option(min=1, help="Guests at most; as many as there is room for "
                                              "without.")] = None,
     budget: Annotated[str | None, typer.Option(help="Budget of the arena, such as 128MiB.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the guests' random choices.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed, instead of the scenario's.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds; the median decides.")] = 3,
     seconds: Seconds = None, ops: Ops = None, faults: Faults = None, out: Out = None, resume: Resume = False,
     as_json: Json = False, quiet: Quiet = False,
 ) -> int:
@@ -72,8 +73,10 @@ def density(
     given = _given(budget=budget, seconds=seconds, operations=ops, faults=faults)
     with Interruption() as interruption:
         from hypervisor.toolstack.compare.density import checked_slowdown, run_density
+        from hypervisor.toolstack.compare.points import seeds as numbered
         from hypervisor.toolstack.means import Means
 
         names, limit = wanted_schemes(schemes), checked_slowdown(slowdown)
         session = prepared("density", scenario, given, seed, guests=1)
-        return run_density(session, names, limit, most, Means(interruption), Manner(out, resume, as_json, quiet))
+        return run_density(session, names, numbered(session.scenario.table.seed, seeds), limit, most,
+                           Means(interruption), Manner(out, resume, as_json, quiet))

@@ -2,16 +2,16 @@
 
 Guests are added in the scenario's proportions.  n guests under a scheme are compared with the same n guests with all
 memory granted, guest by guest: so what it costs that n guests share the processors is no fault of the scheme.
-A count fits if every guest finishes, and none takes more than `slowdown` times its own baseline.
+A count is run with each seed; it fits if no guest's median slow-down is above the limit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hypervisor.toolstack import reading
 from hypervisor.toolstack.compare.density_table import density_document, density_table
 from hypervisor.toolstack.compare.fitting import Found, Tried, tried
-from hypervisor.toolstack.compare.points import Point
+from hypervisor.toolstack.compare.points import Point, scenario_at
 from hypervisor.toolstack.compare.search import next_count
 from hypervisor.toolstack.compare.series import Baseline, Series
 from hypervisor.toolstack.compare.session import Manner, Session, folder, progress_for, show
@@ -22,16 +22,16 @@ from shm.abi import MAX_GUESTS
 from shm.arena import free_bytes
 from shm.errors import UsageProblem
 
+Body = Mapping[str, Any]
+
 
 class Counts:
     """The scenario with 1, 2, 3 ... guests, as far as the machine has room for them."""
 
     def __init__(self, session: Session, schemes: Sequence[str], most: int | None) -> None:
         """UsageProblem when there is no room for a single guest."""
-        self.seed = session.scenario.table.seed
         self.why_no_more = f"{most} guests are the most that were asked for" if most else f"{MAX_GUESTS} are allowed"
         self._scenarios: list[Scenario] = []
-        self._options = dict(session.options) | {"seed": self.seed}
         for count in range(1, min(most or MAX_GUESTS, MAX_GUESTS) + 1):
             try:
                 self._scenarios.append(self._checked(session, schemes, count))
@@ -42,7 +42,7 @@ class Counts:
                 break
 
     def _checked(self, session: Session, schemes: Sequence[str], count: int) -> Scenario:
-        scenario = reading.load(session.path, self._options, count)
+        scenario = reading.load(session.path, session.options, count)
         check_memory_room(scenario, schemes, free_bytes())
         check_swap_room(scenario, schemes, room_in)
         return scenario
@@ -64,10 +64,10 @@ class Counts:
 class Density:
     """The search, scheme by scheme; baselines are shared.  One use."""
 
-    def __init__(self, counts: Counts, series: Series, slowdown: float) -> None:
+    def __init__(self, counts: Counts, seeds: Sequence[int], series: Series, slowdown: float) -> None:
         self.problems: list[str] = []
-        self._counts, self._series, self._slowdown = counts, series, slowdown
-        self._baselines: dict[int, Baseline] = {}
+        self._counts, self._seeds, self._series, self._slowdown = counts, seeds, series, slowdown
+        self._baselines: dict[Point, Baseline] = {}
 
     def search(self, scheme: str) -> Found:
         """Return how many guests fit under `scheme`.  Raise Interrupted after a signal."""
@@ -78,51 +78,59 @@ class Density:
         return Found(scheme, answer, known)
 
     def _known(self, scheme: str) -> dict[int, Tried]:
-        """Return what was tried before, on the way of this search or of another."""
-        points = [self._point(scheme, count) for count in range(1, self._counts.limit + 1)]
-        bodies = {point.guests: self._series.known_pair(point) for point in points}
-        return {n: self._judged(n, body) for n, body in bodies.items() if n is not None and body is not None}
+        """Return what was tried before with every seed, on the way of this search or of another."""
+        known = {}
+        for count in range(1, self._counts.limit + 1):
+            bodies = [self._series.known_pair(point) for point in self._points(scheme, count)]
+            finished = [body for body in bodies if body is not None]
+            if len(finished) == len(bodies):
+                known[count] = self._judged(count, finished)
+        return known
 
-    def _point(self, scheme: str, count: int) -> Point:
-        return Point(scheme, self._counts.seed, guests=count)
+    def _points(self, scheme: str, count: int) -> list[Point]:
+        return [Point(scheme, seed, guests=count) for seed in self._seeds]
 
-    def _judged(self, count: int, body: dict[str, Any]) -> Tried:
+    def _judged(self, count: int, bodies: Sequence[Body]) -> Tried:
         scenario = self._counts.of(count)
-        return tried(count, body, self._slowdown, scenario.total_ram / scenario.table.budget)
+        return tried(count, bodies, self._slowdown, scenario.total_ram / scenario.table.budget)
 
     def _try(self, scheme: str, count: int) -> Tried:
-        point, scenario = self._point(scheme, count), self._counts.of(count)
-        baseline = self._baseline(point, scenario)
+        return self._judged(count, [self._body(point, scenario_at(self._counts.of(count), point))
+                                    for point in self._points(scheme, count)])
+
+    def _body(self, point: Point, scenario: Scenario) -> Body:
+        """Run one point, or take it from before."""
+        baseline = self._baseline(point.baseline, scenario)
         if baseline.failed:
             self._series.skipped()
-            return self._judged(count, {"failed": f"its baseline failed: {baseline.failed}", "wrong": False})
+            return {"failed": f"its baseline failed: {baseline.failed}", "wrong": False}
         body = self._series.measured(point, scenario, baseline)
         if body["wrong"]:
             self.problems.append(f"{point.said}: {body['failed'] or 'pages were wrong'}")
-        return self._judged(count, body)
+        return body
 
     def _baseline(self, point: Point, scenario: Scenario) -> Baseline:
-        """Run the baseline of a count, once for all schemes."""
-        count = len(scenario.guests)
-        if count not in self._baselines:
-            self._baselines[count] = found = self._series.baseline(point.baseline, scenario)
-            self.problems += [f"{point.baseline.said}: {found.failed}"] if found.failed else []
-        return self._baselines[count]
+        """Run the baseline of a count and a seed, once for all schemes."""
+        if point not in self._baselines:
+            self._baselines[point] = found = self._series.baseline(point, scenario)
+            self.problems += [f"{point.said}: {found.failed}"] if found.failed else []
+        return self._baselines[point]
 
 
-def run_density(session: Session, schemes: Sequence[str], slowdown: float, most: int | None, means: Means,
-                manner: Manner) -> int:
+def run_density(session: Session, schemes: Sequence[str], seeds: Sequence[int], slowdown: float, most: int | None,
+                means: Means, manner: Manner) -> int:
     """Do all of it, and show it; return the exit status."""
     counts = Counts(session, schemes, most)
     check_guests(session.scenario, means)
     progress = progress_for(manner, None)
     with folder(session, manner) as keep:
-        search = Density(counts, Series(keep, means, session.mode, progress), slowdown)
+        search = Density(counts, seeds, Series(keep, means, session.mode, progress), slowdown)
         try:
             found = [search.search(scheme) for scheme in schemes]
         finally:
             progress.close()
-        document = density_document(session, found, slowdown, counts.limit, counts.why_no_more, search.problems)
+        document = density_document(session, found, seeds, slowdown, (counts.limit, counts.why_no_more),
+                                    search.problems)
         return show(document, density_table(document), search.problems, session, manner)
 
 

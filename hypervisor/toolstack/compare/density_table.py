@@ -14,14 +14,14 @@ from shm.units import format_size
 VERSION = 1
 
 
-def density_document(session: Session, found: Sequence[Found], slowdown: float, limit: int, why_no_more: str,
-                     problems: Sequence[str]) -> dict[str, Any]:
-    """Return the searches as JSON has them; keys may be added, none removed."""
+def density_document(session: Session, found: Sequence[Found], seeds: Sequence[int], slowdown: float,
+                     limit: tuple[int, str], problems: Sequence[str]) -> dict[str, Any]:
+    """Return the searches as JSON has them; keys may be added, none removed.  `limit`: of guests, and why."""
     table = session.scenario.table
     return {
         "version": VERSION, "name": session.scenario.name, "slowdown": slowdown, "budget_bytes": table.budget,
-        "seed": table.seed, "seconds": table.seconds, "operations": table.operations, "limit": limit,
-        "limit_why": why_no_more, "disk": {"latency": table.disk.latency}, **session.identity,
+        "seeds": list(seeds), "seconds": table.seconds, "operations": table.operations, "limit": limit[0],
+        "limit_why": limit[1], "disk": {"latency": table.disk.latency}, **session.identity,
         "schemes": [_scheme(one) for one in found], "problems": list(problems)}
 
 
@@ -35,13 +35,14 @@ def _tried(one: Tried | None) -> dict[str, Any] | None:
     if one is None:
         return None
     return {"guests": one.guests, "fits": one.fits, "worst_slowdown": one.worst, "worst_guest": one.worst_guest,
-            "failed": one.failed, "promised": one.promised}
+            "failed": one.failed, "unfinished_seeds": one.unfinished, "promised": one.promised}
 
 
 def density_table(document: Mapping[str, Any]) -> RenderableType:
     """Return the table, and a line for everything that it cannot say."""
     head = Text(f"{document['name']}: the most guests within a slow-down of {document['slowdown']:g}, budget "
-                f"{format_size(document['budget_bytes'])}; seed {document['seed']}, {document['faults']} faults; "
+                f"{format_size(document['budget_bytes'])}; median of {len(document['seeds'])} seed"
+                f"{'s' * (len(document['seeds']) != 1)}; {document['faults']} faults; "
                 f"disk latency: {document['disk']['latency']}", style="bold")
     table = plain_table("scheme", "most guests", "worst slow-down", "guest", "at the next", "promised / budget",
                         title="")

@@ -1,7 +1,9 @@
-"""Whether so many guests fit: a judgement on the body of a point.  Pure."""
+"""Whether so many guests fit: a judgement on the bodies of points.  Pure."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from hypervisor.toolstack.compare.search import Answer
@@ -13,10 +15,11 @@ class Tried:
 
     guests: int
     fits: bool
-    worst: float | None         # slow-down of the guest that lost most; None: not all finished
+    worst: float | None         # slow-down of the guest that lost most, median of the seeds; None: too few finished
     worst_guest: str | None
-    failed: str | None          # why not all finished
+    failed: str | None          # why too few finished
     promised: float             # RAM of all guests / budget
+    unfinished: int             # seeds that did not finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,29 @@ class Found:
         return None if self.answer.first_not is None else self.tried[self.answer.first_not]
 
 
-def tried(count: int, body: Mapping[str, Any], limit: float, promised: float) -> Tried:
-    """Judge a point: it fits when every guest finished and none took more than `limit` times its baseline."""
+def tried(count: int, bodies: Sequence[Mapping[str, Any]], limit: float, promised: float) -> Tried:
+    """Judge a count by its points, one a seed: it fits when no guest's median slow-down is above `limit`.
+
+    A seed that did not finish is slower than any that did; when half of them did not, the count does not fit.
+    """
+    failed = [why for body in bodies if (why := _unfinished(body))]
+    if 2 * len(failed) >= len(bodies):
+        return Tried(count, False, None, None, failed[0], promised, len(failed))
+    slower: dict[str, list[float]] = {}
+    for body in bodies:
+        for guest in body["summary"]["guests"] if not _unfinished(body) else ():
+            slower.setdefault(guest["name"], []).append(guest["slowdown"])
+    medians = {name: median([*values, *[math.inf] * len(failed)]) for name, values in slower.items()}
+    worst = max(medians, key=medians.__getitem__)
+    return Tried(count, medians[worst] <= limit, medians[worst], worst, None, promised, len(failed))
+
+
+def _unfinished(body: Mapping[str, Any]) -> str | None:
+    """Return why a run did not finish, None if it did."""
     if body["failed"] or "summary" not in body:
-        return Tried(count, False, None, None, body["failed"] or "its summary is missing", promised)
-    slower = {guest["name"]: guest["slowdown"] for guest in body["summary"]["guests"]}
-    missing = [name for name, value in slower.items() if value is None]
-    if missing or not slower:
-        return Tried(count, False, None, None, f"no time of guest {missing[0]!r}" if missing else "no guest", promised)
-    worst = max(slower, key=slower.__getitem__)
-    return Tried(count, slower[worst] <= limit, slower[worst], worst, None, promised)
+        return body["failed"] or "its summary is missing"
+    guests = body["summary"]["guests"]
+    missing = [guest["name"] for guest in guests if guest["slowdown"] is None]
+    if missing or not guests:
+        return f"no time of guest {missing[0]!r}" if missing else "no guest"
+    return None

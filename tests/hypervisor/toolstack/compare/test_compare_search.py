@@ -69,15 +69,32 @@ def body(**slower):
 
 
 def test_a_count_fits_when_every_guest_keeps_within():
-    found = tried(2, body(a=1.1, b=1.25), 1.25, 1.5)
+    found = tried(2, [body(a=1.1, b=1.25)], 1.25, 1.5)
     assert (found.fits, found.worst, found.worst_guest, found.promised) == (True, 1.25, "b", 1.5)
-    assert not tried(2, body(a=1.0, b=1.26), 1.25, 1.5).fits
+    assert not tried(2, [body(a=1.0, b=1.26)], 1.25, 1.5).fits
+
+
+def test_the_median_of_the_seeds_decides_for_each_guest():
+    found = tried(2, [body(a=1.0, b=9.0), body(a=9.0, b=1.0), body(a=1.1, b=1.2)], 1.25, 1.5)
+    assert (found.fits, found.worst, found.worst_guest) == (True, 1.2, "b")
+    assert not tried(2, [body(a=1.0, b=9.0), body(a=1.0, b=9.0), body(a=1.1, b=1.2)], 1.25, 1.5).fits
+
+
+UNFINISHED = {"failed": "out of memory", "wrong": False}
+
+
+def test_a_seed_that_did_not_finish_is_slower_than_any():
+    found = tried(1, [body(a=1.0), body(a=1.2), UNFINISHED], 1.25, 1.5)
+    assert (found.fits, found.worst, found.unfinished) == (True, 1.2, 1)
+    assert not tried(1, [body(a=1.0), body(a=1.3), UNFINISHED], 1.25, 1.5).fits
+    found = tried(1, [body(a=1.0), UNFINISHED], 1.25, 1.5)
+    assert (found.fits, found.worst, found.failed) == (False, None, "out of memory")
 
 
 @pytest.mark.parametrize(("given_body", "why"), [
-    ({"failed": "out of memory", "wrong": False}, "out of memory"), ({"failed": None, "wrong": False}, "its summ"),
+    (UNFINISHED, "out of memory"), ({"failed": None, "wrong": False}, "its summ"),
     (body(a=1.0, b=None), "no time of guest 'b'"), (body(), "no guest")])
 def test_a_count_that_did_not_finish_does_not_fit(given_body, why):
-    found = tried(2, given_body, 1.25, 1.5)
+    found = tried(2, [given_body], 1.25, 1.5)
     assert (found.fits, found.worst) == (False, None)
     assert found.failed.startswith(why)

@@ -37,7 +37,7 @@ def scenario(stand_ins):
 
 @pytest.fixture
 def searched(typed, scenario):
-    return lambda *words: typed("density", str(scenario), "--most", "7", *words)
+    return lambda *words: typed("density", str(scenario), "--most", "7", "--seeds", "1", *words)
 
 
 @pytest.fixture
@@ -71,6 +71,18 @@ def test_baselines_are_shared_by_the_schemes(searched, phases):
     assert len(phases) == len(set(phases))
     assert "none: 5 guests did not finish: guest 'a-1'" in " ".join(out.split())
     assert "swap: perhaps more than 7: not tried, 7 guests are the most that were asked for" in " ".join(out.split())
+
+
+def test_each_count_is_run_with_each_seed(searched, tmp_path, phases):
+    out = ("--out", str(tmp_path / "out"))
+    status, text, _ = searched("--schemes", "none", "--seeds", "2", "--json", "--seed", "5", *out)
+    assert (status, json.loads(text)["seeds"]) == (0, [5, 6])
+    assert phases == [("baseline", 4), ("none", 4)] * 2 + [("baseline", 5), ("none", 5)] * 2
+    assert {path.stem for path in (tmp_path / "out/points").iterdir()} == {
+        f"{scheme}-g{count}-s{seed}" for scheme in ("baseline", "none") for count in (4, 5) for seed in (5, 6)}
+    phases.clear()
+    assert searched("--schemes", "none", "--seeds", "3", "--seed", "5", *out, "--resume")[0] == 0
+    assert phases == [("baseline", 4), ("none", 4), ("baseline", 5), ("none", 5)], "the third seed alone"
 
 
 def test_the_table(searched):
@@ -109,7 +121,8 @@ def test_a_comparison_is_no_density(searched, typed, scenario, tmp_path):
 
 def test_room_ends_the_search(typed, scenario):
     """A budget holds so many guests at all: 1 MiB, and 64 pages for each."""
-    status, out, _ = typed("density", str(scenario), "--budget", "1536KiB", "--schemes", "swap", "--json")
+    status, out, _ = typed("density", str(scenario), "--budget", "1536KiB", "--schemes", "swap", "--seeds", "1",
+                           "--json")
     told = json.loads(out)
     assert (status, told["limit"]) == (0, 2)
     assert "is below the floor" in told["limit_why"]
@@ -127,6 +140,7 @@ def test_a_baseline_that_fails_is_said(searched, scenario):
 @pytest.mark.parametrize(("words", "line"), [
     (["--slowdown", "0.9"], "--slowdown: 0.9 is not possible; allowed: 1 to 10"),
     (["--slowdown", "nan"], "--slowdown: nan is not possible"),
+    (["--seeds", "0"], "--seeds: 0 is not possible"),
     (["--slowdown", "x"], "memcommons density: Invalid value for '--slowdown'"),
     (["--most", "0"], "memcommons density: Invalid value for '--most'"),
     (["--schemes", "xen"], "--schemes: 'xen' is not a scheme"),
