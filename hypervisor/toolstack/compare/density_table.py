@@ -8,6 +8,7 @@ from rich.text import Text
 
 from hypervisor.toolstack.compare.fitting import Found, Tried
 from hypervisor.toolstack.compare.session import Session
+from hypervisor.toolstack.compare.statistics import doubt, doubtful
 from hypervisor.toolstack.table import DASH, plain_table, ratio
 from shm.units import format_size
 
@@ -68,6 +69,8 @@ def _lines(row: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
         said.append(f"{row['scheme']}: perhaps more than {row['most']}: not tried, {document['limit_why']}")
     if row["next"] and row["next"]["failed"]:
         said.append(f"{row['scheme']}: {row['next']['guests']} guests did not finish: {row['next']['failed']}")
+    if row["at"] and doubtful(row["at"]["worst_slowdown"]):
+        said.append(f"{row['scheme']}: {row['most']} guests: {doubt(row['at']['worst_slowdown'])}")
     if row["contrary"]:
         counts = ", ".join(map(str, row["contrary"]))
         said.append(f"{row['scheme']}: not monotone: {row['next']['guests']} guests do not fit, but {counts} do; the "

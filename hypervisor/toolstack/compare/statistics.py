@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEVEL = 0.95
+DOUBTFUL = 0.8                  # of the baseline's time: who takes less was hardly sped up by having less memory
 TINY, PRECISION, TERMS = 1e-300, 1e-15, 500
 
 
@@ -40,6 +41,17 @@ def estimate(values: Sequence[float], level: float = LEVEL) -> Estimate | None:
         return Estimate(mean, None, 1)
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
     return Estimate(mean, t_quantile(0.5 + level / 2, count - 1) * math.sqrt(variance / count), count)
+
+
+def doubtful(slowdown: float) -> bool:
+    """Say whether a time is too good for what was measured to be the scheme alone."""
+    return slowdown < DOUBTFUL
+
+
+def doubt(slowdown: float) -> str:
+    """Return what is to be said of a time that is too good."""
+    return (f"{slowdown:.2f} of the time with all memory granted is less than a scheme explains: the machine did other "
+            f"work during the baseline, or the runs are too short")
 
 
 def jain(values: Sequence[float]) -> float | None:

@@ -15,7 +15,7 @@ from hypervisor.toolstack.compare.figures import FIGURES
 from hypervisor.toolstack.compare.outcome import Cell, Outcome
 from hypervisor.toolstack.compare.pairs import Verdict, sentence
 from hypervisor.toolstack.compare.points import budget_for
-from hypervisor.toolstack.compare.statistics import Estimate
+from hypervisor.toolstack.compare.statistics import Estimate, doubt, doubtful
 from hypervisor.toolstack.scenario import BASELINE
 from hypervisor.toolstack.table import DASH, plain_table
 from shm.units import format_size
@@ -32,7 +32,7 @@ def comparison(found: Outcome, facts: Mapping[str, Any]) -> RenderableType:
     for factor in found.overcommits:
         budget = format_size(budget_for(facts["ram_bytes"], factor))
         parts += [Text(f"overcommit {factor:g}: budget {budget}", style="bold"), *_figures(found, factor),
-                  *_failures(found, factor), *_pairs(found, factor), Text()]
+                  *_failures(found, factor), *_doubts(found, factor), *_pairs(found, factor), Text()]
     return Group(*parts)
 
 
@@ -76,6 +76,13 @@ def _figures(found: Outcome, factor: float) -> Iterator[Table]:
 def _failures(found: Outcome, factor: float) -> list[Text]:
     return [Text(f"{scheme}, overcommit {factor:g}: did not finish: {line}", style="yellow")
             for scheme in found.schemes for line in found.cell(scheme, factor).failed]
+
+
+def _doubts(found: Outcome, factor: float) -> list[Text]:
+    """Say where less memory was faster by far than all memory."""
+    means = {scheme: found.cell(scheme, factor).figures["slowdown"] for scheme in found.schemes}
+    return [Text(f"{scheme}, overcommit {factor:g}: {doubt(mean.mean)}", style="yellow")
+            for scheme, mean in means.items() if mean and doubtful(mean.mean)]
 
 
 def _pairs(found: Outcome, factor: float) -> list[Text]:

@@ -149,6 +149,16 @@ def test_a_full_disk_is_one_line(opened, monkeypatch):
         keep.put("swap-k2-s1", BODY)
 
 
+def test_a_file_is_replaced_and_not_written_over(tmp_path):
+    """Who has the old one open reads it to its end: at no moment is there half a file under the name."""
+    path = tmp_path / "a.json"
+    write_whole(path, {"x": 1})
+    with path.open() as old:
+        write_whole(path, {"x": 2})
+        assert json.load(old) == {"x": 1}
+    assert json.loads(path.read_text()) == {"x": 2}
+
+
 WRITER = """
 import sys
 from pathlib import Path

@@ -11,35 +11,21 @@ from hypervisor.toolstack.compare.outcome import Ran, document, outcome, ran
 from hypervisor.toolstack.compare.points import Point
 from hypervisor.toolstack.compare.statistics import Estimate
 from hypervisor.toolstack.compare.table import comparison, short, shown
-from hypervisor.toolstack.reading import load
 from hypervisor.toolstack.summary import summarise
 from hypervisor.toolstack.table import WIDTH, console_for
 
 MIB = 1 << 20
-TEXT = """
-name = "two"
-budget = "64MiB"
-seconds = 4
-[[guest]]
-name = "bank"
-count = 2
-ram = "64MiB"
-workload = "sqlite"
-"""
 FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 * MIB, "faults": "software", "disk": {"latency": "none"}}
 
 
 @pytest.fixture
-def summary(tmp_path, results, guest):
-    path = tmp_path / "x.toml"
-    path.write_text(TEXT)
-
+def summary(banks, results, guest):
     def made(scheme="swap", first=8.0, second=4.0, **changed):
         baseline = results("baseline", [100.0, 120.0], [100.0, 120.0])
         facts = {"guests": (guest("bank-1", seconds=first), guest("bank-2", seconds=second)), "cpu_seconds": 1.5,
                  "counters": {"discards": 1_234_567, "tmem_hits": 20, "tmem_puts_stored": 30, "swap_out": 99}}
         measured = results(scheme, [50.0, 60.0], [60.0, 62.0], **facts | changed)
-        return summarise(load(path), baseline, measured, {})
+        return summarise(banks, baseline, measured, {})
     return made
 
 
@@ -78,6 +64,13 @@ def test_figures_of_a_summary(summary):
     assert figures["frames_mean"] == pytest.approx(61 * 256)
     assert figures["frames_peak"] == 16000
     assert set(figures) == {figure.name for figure in FIGURES}
+
+
+def test_fairness_is_of_the_speeds(summary):
+    """One guest of three at a quarter: Jain of (1, 1, 1/4), and not of the slow-downs (1, 1, 4), which is 0.667."""
+    made = summary(first=4.0, second=4.0)
+    made["guests"].append(made["guests"][0] | {"slowdown": 4.0})
+    assert figures_of(made)["fairness"] == pytest.approx(2.25 ** 2 / (3 * 2.0625))
 
 
 def test_figures_of_its_baseline(summary):
@@ -176,6 +169,16 @@ def test_many_schemes_still_fit(found):
     assert max(map(len, table)) <= WIDTH
     assert "…" not in text
     assert all(f"scheme-{n}" in text for n in range(9))
+    rows = [line for line in text.splitlines() if line.strip().startswith("fairness (Jain)")]
+    assert len(rows) == 2 * 3, "four schemes in a table: no cell is broken over two lines"
+
+
+def test_a_time_that_is_too_good_is_doubted(body):
+    runs = [ran(Point("swap", seed, 1.0), body(first=time, second=time)) for seed, time in ((1, 1.0), (2, 1.2))]
+    text = " ".join(printed(outcome(["swap"], [1.0], [1, 2], runs, [])).split())
+    assert "swap, overcommit 1: 0.28 of the time with all memory granted is less than a scheme explains" in text
+    runs = [ran(Point("swap", 1, 1.0), body(first=3.6, second=3.6))]
+    assert "less than a scheme explains" not in printed(outcome(["swap"], [1.0], [1], runs, []))
 
 
 def test_nothing_finished_is_said(body):

@@ -3,29 +3,10 @@
 import pytest
 
 from hypervisor.toolstack.compare.points import Point, budget_for, overcommits, planned, scenario_at, seeds
-from hypervisor.toolstack.reading import load
 from hypervisor.toolstack.scenario import BASELINE
 from shm.errors import UsageProblem
 
 MIB = 1 << 20
-TEXT = """
-name = "two"
-budget = "64MiB"
-seconds = 4
-seed = 7
-[[guest]]
-name = "bank"
-count = 2
-ram = "64MiB"
-workload = "sqlite"
-"""
-
-
-@pytest.fixture
-def scenario(tmp_path):
-    path = tmp_path / "x.toml"
-    path.write_text(TEXT)
-    return load(path)
 
 
 def test_each_seed_has_its_baseline_first_and_then_everything():
@@ -78,18 +59,18 @@ def test_seeds_go_on_from_the_scenarios_own():
     assert seeds((1 << 31) - 2, 1) == [(1 << 31) - 2]
 
 
-def test_the_budget_follows_from_the_overcommit(scenario):
+def test_the_budget_follows_from_the_overcommit(banks):
     assert budget_for(128 * MIB, 2.0) == 64 * MIB
     assert budget_for(128 * MIB, 3.0) % 4096 == 0
-    at = scenario_at(scenario, Point("swap", 9, 0.5))
+    at = scenario_at(banks, Point("swap", 9, 0.5))
     assert (at.table.budget, at.table.seed) == (256 * MIB, 9)
-    assert (at.guests, at.table.seconds) == (scenario.guests, scenario.table.seconds)
+    assert (at.guests, at.table.seconds) == (banks.guests, banks.table.seconds)
 
 
-def test_without_an_overcommit_the_budget_is_the_scenarios(scenario):
-    assert scenario_at(scenario, Point(BASELINE, 9)).table.budget == 64 * MIB
+def test_without_an_overcommit_the_budget_is_the_scenarios(banks):
+    assert scenario_at(banks, Point(BASELINE, 9)).table.budget == 64 * MIB
 
 
-def test_a_budget_too_small_for_the_guests_is_refused(scenario):
+def test_a_budget_too_small_for_the_guests_is_refused(banks):
     with pytest.raises(UsageProblem, match=r"^--overcommit 90: a budget: 1.4 MiB is below the floor"):
-        scenario_at(scenario, Point("swap", 9, 90.0))
+        scenario_at(banks, Point("swap", 9, 90.0))

@@ -4,28 +4,15 @@ import json
 
 import pytest
 
-from hypervisor.toolstack.phase import Phase
-
 TEXT = """
 name = "dense"
 budget = "16MiB"
-operations = 100
 faults = "software"
-[hypervisor]
-swap = "1MiB"
-[[guest]]
-name = "a"
-count = 2
-ram = "4MiB"
-workload = "stress"
-[guest.options]
-behave = "out-of-memory-when-cut"
-[[guest]]
-name = "b"
-ram = "4MiB"
-workload = "stress"
-[guest.options]
-behave = "brisk"
+operations = 100
+hypervisor = {swap = "1MiB"}
+guest = [
+    {name = "a", count = 2, ram = "4MiB", workload = "stress", options = {behave = "out-of-memory-when-cut"}},
+    {name = "b", ram = "4MiB", workload = "stress", options = {behave = "brisk"}}]
 """
 
 
@@ -38,19 +25,6 @@ def scenario(stand_ins):
 @pytest.fixture
 def searched(typed, scenario):
     return lambda *words: typed("density", str(scenario), "--most", "7", "--seeds", "1", *words)
-
-
-@pytest.fixture
-def phases(monkeypatch):
-    """The (label, guests) of the phases that were really run, in their order."""
-    labels = []
-    run = Phase.run
-
-    def noted(self):
-        labels.append((self._plan.label, len(self._plan.guests)))
-        return run(self)
-    monkeypatch.setattr(Phase, "run", noted)
-    return labels
 
 
 def test_it_searches_upward_from_what_the_budget_holds(searched, phases):
