@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 
 from hypervisor.toolstack.plan import PhasePlan
@@ -78,8 +78,8 @@ class SeriesBar(SeriesProgress):
 
     def __init__(self, console: Console, total: int | None = None) -> None:
         super().__init__(total)
-        self._bars = Bars(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-                          TimeElapsedColumn(), console=console, transient=True, refresh_per_second=2)
+        self._bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=12), TextColumn("{task.fields[note]}"),
+                          console=console, transient=True, refresh_per_second=2)
         self._task: TaskID | None = None
 
     def changed(self, note: str = "") -> None:
