@@ -57,7 +57,7 @@ def facts_of(scenario: Scenario, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the documents say of where figures come from."""
     return {"name": scenario.name, "guests": len(scenario.guests), "ram_bytes": scenario.total_ram,
             "seconds": scenario.table.seconds, "operations": scenario.table.operations,
-            "disk": {"latency": scenario.table.disk.latency}, **identity}
+            "disk": scenario.table.disk.model_dump(mode="json"), **identity}
 
 
 def run_compare(session: Session, points: Sequence[Point], means: Means, manner: Manner) -> int:

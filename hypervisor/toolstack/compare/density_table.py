@@ -9,6 +9,7 @@ from rich.text import Text
 from hypervisor.toolstack.compare.fitting import Found, Tried
 from hypervisor.toolstack.compare.session import Session
 from hypervisor.toolstack.compare.statistics import doubt, doubtful
+from hypervisor.toolstack.compare.table import disk_words
 from hypervisor.toolstack.table import DASH, plain_table, ratio
 from shm.units import format_size
 
@@ -22,7 +23,7 @@ def density_document(session: Session, found: Sequence[Found], seeds: Sequence[i
     return {
         "version": VERSION, "name": session.scenario.name, "slowdown": slowdown, "budget_bytes": table.budget,
         "seeds": list(seeds), "seconds": table.seconds, "operations": table.operations, "limit": limit[0],
-        "limit_why": limit[1], "disk": {"latency": table.disk.latency}, **session.identity,
+        "limit_why": limit[1], "disk": table.disk.model_dump(mode="json"), **session.identity,
         "schemes": [_scheme(one) for one in found], "problems": list(problems)}
 
 
@@ -44,7 +45,7 @@ def density_table(document: Mapping[str, Any]) -> RenderableType:
     head = Text(f"{document['name']}: the most guests within a slow-down of {document['slowdown']:g}, budget "
                 f"{format_size(document['budget_bytes'])}; median of {len(document['seeds'])} seed"
                 f"{'s' * (len(document['seeds']) != 1)}; {document['faults']} faults; "
-                f"disk latency: {document['disk']['latency']}", style="bold")
+                f"{disk_words(document['disk'])}", style="bold")
     table = plain_table("scheme", "most guests", "worst slow-down", "guest", "at the next", "promised / budget",
                         title="")
     for row in document["schemes"]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hypervisor.toolstack.compare.outcome import Outcome, Ran
 from hypervisor.toolstack.compare.series import STORE
+from hypervisor.toolstack.compare.table import disk_words
 from hypervisor.toolstack.scenario import BASELINE
 from shm.abi import PAGE_SIZE
 
@@ -92,8 +93,8 @@ def throughput(figure: Any, found: Outcome, facts: Mapping[str, Any]) -> Any:
     axes.set(xlabel="overcommit (RAM of all guests / budget)", ylabel="throughput, all memory granted = 1",
              xticks=list(found.overcommits), xticklabels=[f"{factor:g}" for factor in found.overcommits])
     axes.set_title(f"{facts['name']}: the same work under each scheme; mean of {len(found.seeds)} seeds and 95 % "
-                   f"interval\n{facts['guests']} guests, {facts['faults']} faults, disk latency "
-                   f"{facts['disk']['latency']}; hollow: not all seeds finished", fontsize=9, loc="left")
+                   f"interval\n{facts['guests']} guests, {facts['faults']} faults, {disk_words(facts['disk'])}; "
+                   f"hollow: not all seeds finished", fontsize=9, loc="left")
     _label_ends(axes, list(curves.items()), found.overcommits)
     _plain(axes)
     return picture

@@ -40,7 +40,12 @@ def header(found: Outcome, facts: Mapping[str, Any]) -> Text:
     return Text(
         f"{facts['name']}: {len(found.schemes)} schemes, {facts['guests']} guests with "
         f"{format_size(facts['ram_bytes'])}, {len(found.seeds)} seeds; {facts['faults']} faults; "
-        f"disk latency: {facts['disk']['latency']}", style="bold")
+        f"{disk_words(facts['disk'])}", style="bold")
+
+
+def disk_words(disk: Mapping[str, Any]) -> str:
+    """Return the model of the guests' disks, which every figure depends on: "disk: latency none"."""
+    return "disk: " + ", ".join(f"{name} {value}" for name, value in disk.items())
 
 
 def times(found: Outcome) -> Table:
