@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hypervisor.toolstack.compare.commands import commands as compare_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
 from hypervisor.toolstack.states_cli import states
 from hypervisor.toolstack.tmem_cli import tmem
@@ -31,6 +32,7 @@ ctl = typer.Typer(help="Speak to a running cluster.")
 ctl.add_typer(tmem)
 ctl.add_typer(states)
 app.add_typer(ctl, name="ctl")
+app.add_typer(compare_commands)
 
 
 def main() -> int:

@@ -29,13 +29,13 @@ from shm.errors import UsageProblem
 DEFAULT = "scripts/scenarios/default.toml"
 
 
-def listed(schemes: str | None) -> list[str]:
-    """Return the schemes of a comma list, each once; none for None."""
+def listed(schemes: str | None, option: str = "--scheme") -> list[str]:
+    """Return the schemes of a comma list, each once; none for None.  `option` is how the person gave it."""
     names = [name.strip() for name in schemes.split(",")] if schemes is not None else []
     try:
         return list(dict.fromkeys(known_scheme(name) for name in names))
     except ValueError as error:
-        raise UsageProblem(f"--scheme: {error}") from None
+        raise UsageProblem(f"{option}: {error}") from None
 
 
 def default_path() -> Path:
