@@ -49,5 +49,3 @@ def checked_base(base: object, domain: Domain) -> int:
     if type(base) is not int or base % PAGE_SIZE or not 0 < base <= HIGHEST - domain.pages * PAGE_SIZE:
         raise UsageProblem("hardware: base must be the address of a page, with all of the guest's memory behind it")
     return base
-
-
