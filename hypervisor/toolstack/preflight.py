@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import BASELINE, SCHEMES
 from hypervisor.toolstack.child import Child
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import CONTROL_BYTES_A_GUEST, baseline_budget
-from hypervisor.toolstack.scenario import BASELINE, Scenario
+from hypervisor.toolstack.scenario import Scenario
 from hypervisor.toolstack.watch import Happening, Watch
 from shm.arena import SHM_FOLDER, free_bytes
 from shm.errors import MemcommonsError, UsageProblem
@@ -52,14 +52,9 @@ def check_swap_room(scenario: Scenario, schemes: Sequence[str], room: Callable[[
     folder = Path(scenario.table.hypervisor.folder)
     if any(SCHEMES[scheme].swap for scheme in schemes):
         refuse_full_disk(folder, scenario.swap_bytes, room(folder), f"{scenario.source}: hypervisor.swap")
-    cut = max(scenario.total_ram - sum(_given(scenario, scheme)) for scheme in schemes)
+    cut = max(scenario.total_ram - sum(scenario.rams(scheme, scenario.table.budget)) for scheme in schemes)
     if cut:
         refuse_full_disk(GUEST_DISKS, cut, room(GUEST_DISKS), f"{scenario.source}: the guests' own swap")
-
-
-def _given(scenario: Scenario, scheme: str) -> list[int]:
-    row = SCHEMES[scheme]
-    return [row.guest_ram(guest.ram, scenario.table.budget, scenario.total_ram) for guest in scenario.guests]
 
 
 def refuse_full_disk(folder: Path, need: int, free: int, who: str) -> None:

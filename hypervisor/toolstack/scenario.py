@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import SCHEMES, offered
 from shm.abi import MAX_GUESTS, PAGE_SIZE
 from shm.errors import UsageProblem
 from shm.units import format_size, parse_size
@@ -20,12 +20,6 @@ from shm.units import format_size, parse_size
 WORKLOADS = ("sqlite", "scan", "analytics", "trace", "stress", "sqlite-cache", "speedtest", "lmdb")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,23}$"
 FLOOR_BYTES, FLOOR_PAGES_A_GUEST = 1 << 20, 64
-BASELINE = "baseline"           # the run to compare with; nobody asks for it by name
-
-
-def offered() -> list[str]:
-    """Return the schemes that a person may ask for."""
-    return [name for name in SCHEMES if name != BASELINE]
 
 
 def known_scheme(name: str) -> str:
@@ -134,6 +128,11 @@ class Scenario:
     @property
     def total_ram(self) -> int:
         return sum(guest.ram for guest in self.guests)
+
+    def rams(self, scheme: str, budget: int) -> list[int]:
+        """Return the RAM in bytes that each guest gets under a scheme; a weight that is not written counts as 1."""
+        weights = [guest.weight or 1 for guest in self.guests]
+        return SCHEMES[scheme].rams([guest.ram for guest in self.guests], weights, budget)
 
     @property
     def swap_bytes(self) -> int:

@@ -8,7 +8,7 @@ from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
 GUEST = '[[guest]]\nname = "bank"\nram = "64MiB"\nworkload = "sqlite"\n'
-SCHEMES = "none, swap, tmem, cmm2, cmm2+tmem"
+SCHEMES = "none, more-ram, swap, light, tmem, cmm2, cmm2+tmem"
 
 # (scenario, the whole line after "FILE: ")
 WRONG = [
@@ -154,7 +154,7 @@ def test_list_of_schemes(given, schemes):
 
 @pytest.mark.parametrize("given", ["", "swap,", "baseline", "cmm2 tmem"])
 def test_wrong_list_of_schemes(given):
-    with pytest.raises(UsageProblem, match=r"^--scheme: '.*' is not a scheme; allowed: none, swap"):
+    with pytest.raises(UsageProblem, match=r"^--scheme: '.*' is not a scheme; allowed: none, more-ram"):
         listed(given)
 
 
