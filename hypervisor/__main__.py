@@ -33,7 +33,8 @@ def serve(order: dict[str, Any]) -> int:
 
     machine = Machine(Settings(
         cluster=order["cluster"], budget=order["budget"] // PAGE_SIZE, scheme=order.get("scheme", "cmm2+tmem"),
-        reclaim=order.get("reclaim", "hint-after-choice"), swap=order.get("swap", 0) // PAGE_SIZE,
+        reclaim=order.get("reclaim", "hint-after-choice"), bias=order.get("bias", 0.0),
+        swap=order.get("swap", 0) // PAGE_SIZE,
         ephemeral_pages=order.get("ephemeral_pages", 0), folder=order.get("folder"), form=order.get("form", "raw"),
         quirks=order.get("quirks", "none"), write_back=order.get("write_back", False),
         dedup_across=order.get("dedup_across", False), cmma=order.get("cmma", "architected"),

@@ -28,7 +28,7 @@ from hypervisor.granting import Granting
 from hypervisor.ledger import HEAP, Ledger
 from hypervisor.migration import Migration
 from hypervisor.orders import Orders
-from hypervisor.policy import POLICIES
+from hypervisor.policy import policy_of
 from hypervisor.processor import ProcessorCalls
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
@@ -65,6 +65,7 @@ class Settings:
     budget: int
     scheme: str = "cmm2+tmem"
     reclaim: str = "hint-after-choice"
+    bias: float = 0.0            # of its choice towards what need not be preserved: 0 to 1
     swap: int = 0
     ephemeral_pages: int = 0
     folder: str | None = None    # of the swap disk
@@ -110,7 +111,8 @@ class Machine:
         if self.swap is not None:
             self._undo.callback(self.swap.close)
         self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None)
-        self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
+        self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2,
+                               policy_of(settings.reclaim, settings.bias))
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
         self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings), self._allowance)

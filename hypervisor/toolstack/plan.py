@@ -99,9 +99,9 @@ def _plan(scenario: Scenario, scheme: str, cluster: str, budget: int, works: Map
 def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int) -> dict[str, Any]:
     table = scenario.table
     return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
-            "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
-            "form": table.tmem.form, "write_back": table.tmem.write_back, "dedup_across": table.tmem.dedup_across,
-            "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder}
+            "bias": table.hypervisor.bias, "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages,
+            "quirks": table.tmem.quirks, "form": table.tmem.form, "write_back": table.tmem.write_back,
+            "dedup_across": table.tmem.dedup_across, "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder}
 
 
 def _guest_order(scenario: Scenario, scheme: str, cluster: str, ram: int, guest: GuestSpec, number: int,

@@ -56,6 +56,7 @@ class _Table(BaseModel):
 
 class HypervisorTable(_Table):
     reclaim: Literal["hint-after-choice", "u-e-v-p-s"] = "hint-after-choice"
+    bias: Annotated[float, Field(ge=0, le=1)] = 0.0    # from hint-after-choice, 0, to u-e-v-p-s, 1
     swap: Size | None = None                 # None: as much as all guests have RAM
     cmma: Literal["architected", "kvm", "off"] = "architected"     # how guests' processors execute ESSA
     folder: str = "/var/tmp"                 # where the swap file lies

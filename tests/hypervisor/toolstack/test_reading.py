@@ -16,7 +16,8 @@ WRONG = [
                                       "name, count, ram, workload, weight, options"),
     (HEAD + "size = 1\n" + GUEST, "size: is no key here; allowed: name, budget, scheme, seconds, operations, seed, "
                                   "faults, hypervisor, tmem, disk, guest"),
-    (HEAD + "[hypervisor]\nswp = 1\n" + GUEST, "hypervisor.swp: is no key here; allowed: reclaim, swap, cmma, folder"),
+    (HEAD + "[hypervisor]\nswp = 1\n" + GUEST, "hypervisor.swp: is no key here; allowed: reclaim, bias, "
+                                               "swap, cmma, folder"),
     (HEAD + GUEST.replace("64MiB", "64MB"),
      "guest[0].ram: '64MB' is not a size; use B, KiB, MiB or GiB, such as \"64MiB\""),
     (HEAD + GUEST.replace('"64MiB"', "64"),
@@ -60,6 +61,10 @@ WRONG = [
     (HEAD + 'faults = "soft"\n' + GUEST, "faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     (HEAD + '[hypervisor]\nreclaim = "lru"\n' + GUEST,
      "hypervisor.reclaim: 'lru' is not allowed; allowed: hint-after-choice, u-e-v-p-s"),
+    (HEAD + "[hypervisor]\nbias = 1.5\n" + GUEST, "hypervisor.bias: 1.5 is too large; at most 1.0"),
+    (HEAD + '[hypervisor]\nbias = "much"\n' + GUEST, "hypervisor.bias: 'much' is not a number"),
+    (HEAD + '[hypervisor]\nreclaim = "u-e-v-p-s"\nbias = 0.5\n' + GUEST,
+     'hypervisor.bias: u-e-v-p-s has no bias to be set; write it with reclaim = "hint-after-choice", or leave it out'),
     (HEAD + "hypervisor = 3\n" + GUEST, "hypervisor: must be a table"),
     (HEAD + '[tmem]\nform = "zip"\n' + GUEST, "tmem.form: 'zip' is not allowed; allowed: raw, lz4, dedup, tze"),
     (HEAD + '[tmem]\nquirks = "xen"\n' + GUEST, "tmem.quirks: 'xen' is not allowed; allowed: none, xen-4.2"),
