@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 
 from hypervisor.audit import Audit, probe
+from hypervisor.ballooning import Ballooning
 from hypervisor.cmm2 import Cmm2
 from hypervisor.dispatch import Dispatch
 from hypervisor.domains import Domain, close_domain
@@ -29,6 +30,8 @@ from hypervisor.ledger import HEAP, Ledger
 from hypervisor.migration import Migration
 from hypervisor.orders import Orders
 from hypervisor.policy import policy_of
+from hypervisor.policy.balloon import DEFAULT as BALLOON
+from hypervisor.policy.balloon import Rules as BalloonRules
 from hypervisor.processor import ProcessorCalls
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
@@ -76,6 +79,7 @@ class Settings:
     fault_deadline: float = FAULT_DEADLINE_S     # seconds in which a hardware fault must be resolved
     dedup_across: bool = False   # equal pages of different guests share a frame: a timing channel between them
     cmma: str = "architected"    # how guests' processors execute ESSA: a row of `shm.facilities.CMMA`
+    balloon: BalloonRules = BALLOON     # how balloons are steered, where the scheme has them
 
 
 class Machine:
@@ -119,6 +123,7 @@ class Machine:
         self.control = Control(self.store)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
         self.audit = Audit(self.ledger, self.domains, self.heap)
+        self.ballooning = Ballooning(self.ledger, self.domains, settings.balloon) if scheme.balloon else None
         self.facilities = CMMA[settings.cmma]
         granting = Granting(self.cmm2, self.reclaim, self.store)
         self.faults = Faults(granting, self.end, self.watch, self.unwatch, settings.fault_deadline,
@@ -295,6 +300,8 @@ class Machine:
         self.faults.retry(list(self.domains.values()))       # for the deadlines of what pagers were asked
         self.audit.kernel_frames()
         self.store.compact(COMPACT_PAGES)
+        if self.ballooning is not None:
+            self.ballooning.tick(now)
         if now >= self._next_audit:
             self._next_audit = now + AUDIT_S
             self.check()

@@ -29,12 +29,13 @@ class Scheme:
     hint_volatile: bool = False
     cleancache: bool = False
     frontswap: bool = False
+    balloon: bool = False    # guests are told how many pages to have; reclaim is the fall-back (Waldspurger 2002)
 
     @property
     def features(self) -> frozenset[str]:
         """What a guest of this scheme is told to use, in the words of the attach reply."""
         flags = {"hint-unused": self.hint_unused, "hint-volatile": self.hint_volatile,
-                 "cleancache": self.cleancache, "frontswap": self.frontswap}
+                 "cleancache": self.cleancache, "frontswap": self.frontswap, "balloon": self.balloon}
         return frozenset(name for name, on in flags.items() if on)
 
     @property
@@ -78,6 +79,7 @@ SCHEMES: dict[str, Scheme] = {
     "none": Scheme(ram="budget"),
     "more-ram": Scheme(ram="weight"),
     "swap": Scheme(ram="full", swap=True),
+    "balloon": Scheme(ram="full", swap=True, balloon=True),
     "light": Scheme(ram="full", swap=True, hint_unused=True),
     "tmem": Scheme(ram="pool", cleancache=True, frontswap=True),
     "cmm2": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True),

@@ -101,13 +101,19 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
     return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
             "bias": table.hypervisor.bias, "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages,
             "quirks": table.tmem.quirks, "form": table.tmem.form, "write_back": table.tmem.write_back,
-            "dedup_across": table.tmem.dedup_across, "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder}
+            "dedup_across": table.tmem.dedup_across, "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder,
+            "balloon": table.balloon.model_dump() | {"step": table.balloon.step // PAGE_SIZE}}
+
+
+def _selfballoons(scenario: Scenario, scheme: str) -> bool:
+    row, table = SCHEMES[scheme], scenario.table
+    return (table.tmem.selfballoon and row.tmem) or (row.balloon and table.balloon.controller == "self")
 
 
 def _guest_order(scenario: Scenario, scheme: str, cluster: str, ram: int, guest: GuestSpec, number: int,
                  work: Work, faults: str) -> GuestOrder:
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
-            "weight": guest.weight or 0, "selfballoon": scenario.table.tmem.selfballoon and SCHEMES[scheme].tmem,
+            "weight": guest.weight or 0, "selfballoon": _selfballoons(scenario, scheme),
             "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
             "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

@@ -48,11 +48,12 @@ def refuse_small_shm(need: int, free: int, who: str, otherwise: str) -> None:
 
 
 def check_swap_room(scenario: Scenario, schemes: Sequence[str], room: Callable[[Path], int]) -> None:
-    """Look for room for the hypervisor's swap file, and for the guests' own where a scheme cuts their RAM."""
+    """Look for room for the hypervisor's swap file and the guests' own where a scheme cuts their RAM or balloons it."""
     folder = Path(scenario.table.hypervisor.folder)
     if any(SCHEMES[scheme].swap for scheme in schemes):
         refuse_full_disk(folder, scenario.swap_bytes, room(folder), f"{scenario.source}: hypervisor.swap")
-    cut = max(scenario.total_ram - sum(scenario.rams(scheme, scenario.table.budget)) for scheme in schemes)
+    cut = max(scenario.total_ram - (0 if SCHEMES[scheme].balloon else sum(scenario.rams(scheme, scenario.table.budget)))
+              for scheme in schemes)
     if cut:
         refuse_full_disk(GUEST_DISKS, cut, room(GUEST_DISKS), f"{scenario.source}: the guests' own swap")
 

@@ -46,6 +46,12 @@ def _ram(size: int) -> int:
     return size
 
 
+def _step(size: int) -> int:
+    if size % PAGE_SIZE or not size:
+        raise ValueError(f"{format_size(size)} is no step for balloons; use whole pages of 4096 bytes")
+    return size
+
+
 Size = Annotated[int, BeforeValidator(_size)]
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -71,6 +77,13 @@ class TmemTable(_Table):
     selfballoon: bool = False                # guests balloon to what they have committed, where there is tmem
 
 
+class BalloonTable(_Table):
+    controller: Literal["timed", "shares", "self"] = "shares"
+    interval: Annotated[float, Field(ge=0.1, le=60)] = 0.2   # seconds; the hypervisor looks at its clock so often
+    step: Annotated[Size, AfterValidator(_step)] = 8 << 20   # of all guests together, in an interval
+    tax: Annotated[float, Field(ge=0, lt=1)] = 0.75          # of an idle page, under shares
+
+
 class DiskTable(_Table):
     latency: Literal["none"] = "none"
 
@@ -94,12 +107,14 @@ class ScenarioTable(_Table):
     faults: Literal["auto", "software", "hardware"] = "auto"
     hypervisor: HypervisorTable = HypervisorTable()
     tmem: TmemTable = TmemTable()
+    balloon: BalloonTable = BalloonTable()
     disk: DiskTable = DiskTable()
     guest: list[GuestTable] = Field(default_factory=list)
 
 
 TABLES: dict[str, type[_Table]] = {
-    "": ScenarioTable, "hypervisor": HypervisorTable, "tmem": TmemTable, "disk": DiskTable, "guest": GuestTable}
+    "": ScenarioTable, "hypervisor": HypervisorTable, "tmem": TmemTable, "balloon": BalloonTable,
+    "disk": DiskTable, "guest": GuestTable}
 
 
 @dataclass(frozen=True, slots=True)

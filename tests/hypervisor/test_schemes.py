@@ -15,6 +15,7 @@ DESIGN = {
     "none": ("budget", False, set()),
     "more-ram": ("weight", False, set()),
     "swap": ("full", True, set()),
+    "balloon": ("full", True, {"balloon"}),
     "light": ("full", True, {U}),
     "tmem": ("pool", False, {CLEAN, FRONT}),
     "cmm2": ("full", True, {U, VP}),

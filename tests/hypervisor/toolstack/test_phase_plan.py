@@ -39,7 +39,8 @@ def test_baseline_has_a_budget_that_does_not_bind(scenario):
     assert plan.hypervisor == {
         "cluster": "c", "budget": plan.budget, "scheme": "baseline", "reclaim": "u-e-v-p-s", "bias": 0.0,
         "swap": 8 << 20, "ephemeral_pages": 5, "quirks": "none", "form": "raw", "write_back": False,
-        "dedup_across": False, "cmma": "architected", "folder": "/var/tmp"}
+        "dedup_across": False, "cmma": "architected", "folder": "/var/tmp",
+        "balloon": {"controller": "shares", "interval": 0.2, "step": 2048, "tax": 0.75}}
     assert plan.budget == baseline_budget(scenario) == (128 << 20) + (1 << 20) + 2 * 64 * 4096
     assert plan.guests[0].line == {
         "cluster": "c", "name": "bank-1", "workload": "sqlite", "ram": 64 << 20, "max_mem": 64 << 20, "weight": 2,
@@ -84,3 +85,14 @@ def test_more_ram_is_dealt_by_the_weights_that_are_written(tmp_path):
     path.write_text(TEXT.replace("count = 2", "") + '[[guest]]\nname = "scan"\nram = "32MiB"\nworkload = "scan"\n')
     plan = measured_plan(load(path), "more-ram", "c", {"bank": (1, 1.0), "scan": (1, 1.0)})
     assert [guest.line["ram"] for guest in plan.guests] == [40 << 20, 20 << 20]
+
+
+@pytest.mark.parametrize("controller", ["timed", "shares", "self"])
+def test_guests_balloon_themselves_under_one_controller_alone(tmp_path, controller):
+    path = tmp_path / "x.toml"
+    path.write_text(TEXT + f'[balloon]\ncontroller = "{controller}"\nstep = "1MiB"\ntax = 0.5\n')
+    plans = [measured_plan(load(path), scheme, "c", {"bank-1": (1, 1.0), "bank-2": (1, 1.0)})
+             for scheme in ("balloon", "swap")] + [baseline_plan(load(path), "c")]
+    assert [{guest.line["selfballoon"] for guest in plan.guests} for plan in plans] == [
+        {controller == "self"}, {False}, {False}]
+    assert plans[0].hypervisor["balloon"] == {"controller": controller, "interval": 0.2, "step": 256, "tax": 0.5}
