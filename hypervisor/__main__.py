@@ -39,7 +39,7 @@ def serve(order: dict[str, Any]) -> int:
         quirks=order.get("quirks", "none"), write_back=order.get("write_back", False),
         dedup_across=order.get("dedup_across", False), cmma=order.get("cmma", "architected"),
         access_bits=order.get("access_bits", True), fault_deadline=order.get("fault_deadline", FAULT_DEADLINE_S),
-        balloon=BalloonRules(**order.get("balloon", {})),
+        targets=order.get("targets", "greedy"), balloon=BalloonRules(**order.get("balloon", {})),
     ), report)
     signal.signal(signal.SIGTERM, lambda *_: setattr(machine, "stopping", True))
     machine.watch(sys.stdin.fileno(), lambda: setattr(machine, "stopping", not os.read(sys.stdin.fileno(), 4096)))

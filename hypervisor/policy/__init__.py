@@ -4,6 +4,7 @@
     clock    one hand over guest pages and ephemeral pages alike: `hint-after-choice`, the faithful one,
              `u-e-v-p-s`, the counterfactual that looks at the hint before it chooses, and what lies between
     balloon  how many pages each guest is told to have
+    targets  how many persistent tmem pages each guest may put
 
 A policy touches nothing.  The census may be stale when its plan is carried out, so a plan is a wish.
 """

@@ -102,6 +102,7 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
             "bias": table.hypervisor.bias, "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages,
             "quirks": table.tmem.quirks, "form": table.tmem.form, "write_back": table.tmem.write_back,
             "dedup_across": table.tmem.dedup_across, "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder,
+            "targets": table.tmem.targets,
             "balloon": table.balloon.model_dump() | {"step": table.balloon.step // PAGE_SIZE}}
 
 

@@ -72,6 +72,7 @@ class TmemTable(_Table):
     ephemeral_pages: Annotated[int, Field(ge=0)] = 0
     form: Literal["raw", "lz4", "dedup", "tze"] = "raw"      # of what each guest puts, until the operator says other
     quirks: Literal["none", "xen-4.2"] = "none"
+    targets: Literal["greedy", "static", "reconfigured", "demand"] = "greedy"     # of persistent pages, a guest
     write_back: bool = False                 # persistent pages may go to the hypervisor's swap disk
     dedup_across: bool = False               # equal pages of different guests share a frame: a timing channel
     selfballoon: bool = False                # guests balloon to what they have committed, where there is tmem

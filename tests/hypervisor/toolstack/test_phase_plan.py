@@ -40,7 +40,7 @@ def test_baseline_has_a_budget_that_does_not_bind(scenario):
         "cluster": "c", "budget": plan.budget, "scheme": "baseline", "reclaim": "u-e-v-p-s", "bias": 0.0,
         "swap": 8 << 20, "ephemeral_pages": 5, "quirks": "none", "form": "raw", "write_back": False,
         "dedup_across": False, "cmma": "architected", "folder": "/var/tmp",
-        "balloon": {"controller": "shares", "interval": 0.2, "step": 2048, "tax": 0.75}}
+        "targets": "greedy", "balloon": {"controller": "shares", "interval": 0.2, "step": 2048, "tax": 0.75}}
     assert plan.budget == baseline_budget(scenario) == (128 << 20) + (1 << 20) + 2 * 64 * 4096
     assert plan.guests[0].line == {
         "cluster": "c", "name": "bank-1", "workload": "sqlite", "ram": 64 << 20, "max_mem": 64 << 20, "weight": 2,

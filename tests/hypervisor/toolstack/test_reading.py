@@ -70,6 +70,8 @@ WRONG = [
     (HEAD + '[tmem]\nquirks = "xen"\n' + GUEST, "tmem.quirks: 'xen' is not allowed; allowed: none, xen-4.2"),
     (HEAD + '[tmem]\nselfballoon = 1\n' + GUEST, "tmem.selfballoon: 1 is neither true nor false"),
     (HEAD + "[tmem]\nephemeral_pages = -5\n" + GUEST, "tmem.ephemeral_pages: -5 is too small; at least 0"),
+    (HEAD + '[tmem]\ntargets = "fair"\n' + GUEST,
+     "tmem.targets: 'fair' is not allowed; allowed: greedy, static, reconfigured, demand"),
     (HEAD + '[balloon]\ncontroller = "vmrm"\n' + GUEST,
      "balloon.controller: 'vmrm' is not allowed; allowed: timed, shares, self"),
     (HEAD + "[balloon]\ninterval = 0.01\n" + GUEST, "balloon.interval: 0.01 is too small; at least 0.1"),
