@@ -28,6 +28,8 @@ def test_a_target_is_the_guests_to_read_and_not_to_write(machine):
     assert guest.target is None
     running.domain().target[0] = 77
     assert guest.target == 77
+    listed = running.inside(lambda: running.machine.orders.list({}))["guests"]
+    assert [shown["target"] for shown in listed] == [77 * PAGE_SIZE]
     with pytest.raises(TypeError, match="read-only"):
         guest._target[0] = 1
     guest.memory.write(PAGE_SIZE - 1, bytes(PAGE_SIZE))
