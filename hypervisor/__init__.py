@@ -21,6 +21,8 @@ It never imports guests; guests are separate processes that attach at the door.
     policy/      census in, plan out
     reclaim      takes the census, carries the plan out
     audit        the kernel's count against the ledger
+    allowance    how many persistent tmem pages a guest may still put
+    ballooning   tells guests how many pages to have
     schemes      how a cluster overcommits, as a table
     toolstack/   run, serve, ctl, clean: what Xen's xl is to Xen
 """

@@ -120,7 +120,7 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
         kernel = _kernel(order, workload, guest, swap)
-        workload.prepare(kernel, guest, departure.going_on)
+        workload.prepare(kernel, guest, _between(kernel, departure.going_on))
         _perform(order, workload, kernel, departure)
         if kernel is not None:
             kernel.close()
@@ -143,7 +143,7 @@ def _perform(order: Order, workload: "Workload", kernel: Kernel | None, departur
     """Work on go, report, and hold on to all memory until quit."""
     say("ready", **_pager(workload.guest))
     _await(departure, "go", GO_SECONDS)
-    operations, seconds = work(order, workload, _between(order, kernel, departure.going_on))
+    operations, seconds = work(order, workload, _between(kernel, departure.going_on))
     workload.finish()
     if kernel is not None:
         kernel.check()
@@ -160,9 +160,9 @@ def _pager(guest: "Guest") -> dict[str, int]:
     return {} if pager is None else {"pager": pager.pid}
 
 
-def _between(order: Order, kernel: Kernel | None, going_on: Callable[[], None]) -> Callable[[], None]:
-    """Return what is done between two operations: a kernel that balloons itself gets its moment there."""
-    if not order.selfballoon or kernel is None:
+def _between(kernel: Kernel | None, going_on: Callable[[], None]) -> Callable[[], None]:
+    """Return what is done between two operations: a kernel that balloons gets its moment there."""
+    if kernel is None or not kernel.ticks:
         return going_on
     tick = kernel.tick
 

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import BASELINE, SCHEMES
 from hypervisor.toolstack.child import Child
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import CONTROL_BYTES_A_GUEST, baseline_budget
-from hypervisor.toolstack.scenario import BASELINE, Scenario
+from hypervisor.toolstack.scenario import Scenario
 from hypervisor.toolstack.watch import Happening, Watch
 from shm.arena import SHM_FOLDER, free_bytes
 from shm.errors import MemcommonsError, UsageProblem
@@ -48,18 +48,14 @@ def refuse_small_shm(need: int, free: int, who: str, otherwise: str) -> None:
 
 
 def check_swap_room(scenario: Scenario, schemes: Sequence[str], room: Callable[[Path], int]) -> None:
-    """Look for room for the hypervisor's swap file, and for the guests' own where a scheme cuts their RAM."""
+    """Look for room for the hypervisor's swap file and the guests' own where a scheme cuts their RAM or balloons it."""
     folder = Path(scenario.table.hypervisor.folder)
     if any(SCHEMES[scheme].swap for scheme in schemes):
         refuse_full_disk(folder, scenario.swap_bytes, room(folder), f"{scenario.source}: hypervisor.swap")
-    cut = max(scenario.total_ram - sum(_given(scenario, scheme)) for scheme in schemes)
+    cut = max(scenario.total_ram - (0 if SCHEMES[scheme].balloon else sum(scenario.rams(scheme, scenario.table.budget)))
+              for scheme in schemes)
     if cut:
         refuse_full_disk(GUEST_DISKS, cut, room(GUEST_DISKS), f"{scenario.source}: the guests' own swap")
-
-
-def _given(scenario: Scenario, scheme: str) -> list[int]:
-    row = SCHEMES[scheme]
-    return [row.guest_ram(guest.ram, scenario.table.budget, scenario.total_ram) for guest in scenario.guests]
 
 
 def refuse_full_disk(folder: Path, need: int, free: int, who: str) -> None:

@@ -124,4 +124,7 @@ def _check_whole(scenario: Scenario, options: Mapping[str, Any]) -> None:
     if (table.seconds is None) == (table.operations is None):
         given = "neither seconds nor operations is" if table.seconds is None else "seconds and operations are both"
         raise UsageProblem(f"{source}: {given} given; give one of them, such as seconds = 20")
+    if table.hypervisor.bias and table.hypervisor.reclaim != "hint-after-choice":
+        raise UsageProblem(f"{source}: hypervisor.bias: {table.hypervisor.reclaim} has no bias to be set; write it "
+                           f"with reclaim = \"hint-after-choice\", or leave it out")
     check_budget(table.budget, count, _where(source, "budget", options))

@@ -45,6 +45,8 @@ def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
         "audit": {"checks": sum(p.audit_checks for p in phases),
                   "max_drift_frames": max(p.max_drift_frames for p in phases)},
         "tmem": tmem_of(measured, table.tmem.form), "disk": {"latency": table.disk.latency},
+        "policy": {"reclaim": table.hypervisor.reclaim, "bias": table.hypervisor.bias, "targets": table.tmem.targets,
+                   "balloon": table.balloon.model_dump()},
         "baseline": {"budget_bytes": baseline.budget, "duration_s": baseline.seconds, "arena": _arena(baseline),
                      "counters": counters_of(baseline),
                      "guests": {guest.name: {"seconds": guest.seconds, "operations": guest.operations}

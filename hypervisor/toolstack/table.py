@@ -124,6 +124,7 @@ def _lines(summary: Mapping[str, Any]) -> list[Text]:
     arena, audit = summary["arena"], summary["audit"]
     return [
         *([Text(tmem_line(summary["tmem"]))] if SCHEMES[summary["scheme"]].tmem else []),
+        *([Text(balloon_line(summary))] if SCHEMES[summary["scheme"]].balloon else []),
         Text("waits:   " + (_waits(summary["guests"]) or "none counted") + _unseen_waits(summary)),
         Text(f"audit:   {audit['checks']} checks, ledger and kernel at most {audit['max_drift_frames']} frames apart"),
         Text(f"peak:    {number(arena['peak_frames'])} of {number(arena['budget_frames'])} frames, "
@@ -138,6 +139,15 @@ def tmem_line(tmem: Mapping[str, Any]) -> str:
              f"CPU in the hypervisor {cpu}", *(form_words(kind, held) for kind, held in tmem["forms"].items())]
     refused = [f"refused: {refusal_words(tmem['refusals'])}"] if tmem["refusals"] else []
     return "tmem:    " + "; ".join(parts + refused)
+
+
+def balloon_line(summary: Mapping[str, Any]) -> str:
+    """Return who steered the balloons, and what was in them when the work was over."""
+    rules, held = summary["policy"]["balloon"], summary["counters"].get("balloon_pages", 0)
+    steered = "" if rules["controller"] == "self" else (
+        f", {format_size(rules['step'])} at most every {rules['interval']:g} s")
+    tax = f", tax {rules['tax']:g}" if rules["controller"] == "shares" else ""
+    return f"balloon: {rules['controller']}{steered}{tax}; {number(held)} pages in balloons at the end"
 
 
 def form_words(kind: str, figures: Mapping[str, Any]) -> str:

@@ -124,3 +124,14 @@ def test_mean_slowdown_leaves_out_who_did_not_finish(make, guest):
 
 def test_figures_that_are_missing_are_dashes():
     assert (number(None), ratio(None), number(0), ratio(0.0)) == ("-", "-", "0", "0.00")
+
+
+@pytest.mark.parametrize(("controller", "line"), [
+    ("shares", "balloon: shares, 8.0 MiB at most every 0.2 s, tax 0.75; 12,345 pages in balloons at the end"),
+    ("timed", "balloon: timed, 8.0 MiB at most every 0.2 s; 12,345 pages in balloons at the end"),
+    ("self", "balloon: self; 12,345 pages in balloons at the end")])
+def test_balloons_have_a_line_where_there_are_any(make, tmp_path, guest, controller, line):
+    (tmp_path / "x.toml").write_text(TEXT + f'[balloon]\ncontroller = "{controller}"\n')
+    guests = (guest("bank-1", counters={"balloon_pages": 12000}), guest("bank-2", counters={"balloon_pages": 345}))
+    assert line in printed(one_run(make("balloon", guests=guests))).splitlines()
+    assert "balloon" not in printed(one_run(make("cmm2", guests=guests)))
