@@ -127,7 +127,8 @@ def test_a_destroyed_pool_answers_nobody_and_leaves_its_pages_unused(guest, pool
 
 
 def test_what_can_be_no_handle_page_or_region_is_told_before_anything_is_done(guest, pool):
-    for call in (lambda: pool.put(1, -1, page(1)), lambda: pool.put(1, 0, b"short"), lambda: pool.put((1, 2), 0, page(1)),
+    for call in (lambda: pool.put(1, -1, page(1)), lambda: pool.put(1, 0, b"short"),
+                 lambda: pool.put((1, 2), 0, page(1)),
                  lambda: pool.write(1, 0, 4090, b"x" * 8), lambda: pool.put_many(1, [0], pages(1, 2))):
         with pytest.raises(ValueError):
             call()
