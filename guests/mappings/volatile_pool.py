@@ -229,9 +229,11 @@ class VolatilePool:
     def _store_many(self, handles: list[Handle], pages: np.ndarray) -> bool:
         """Store a batch; False when the host has no frames for all of it, and none of its handles is known then.
 
-        Of a page that is written twice (the same handle, or one that this batch dropped) the last row counts.
+        Of a handle that is there twice the last row counts, and of one that the batch itself has dropped none.
         """
-        rows = {self._page_of(handle): row for row, handle in enumerate(handles)}
+        for handle in handles:
+            self._page_of(handle)
+        rows = {self._pages[handle]: row for row, handle in enumerate(handles) if handle in self._pages}
         gfns = np.fromiter(rows, np.int64, len(rows))
         self._essa(Essa.SET_STABLE, gfns)
         try:

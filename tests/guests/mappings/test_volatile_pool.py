@@ -21,9 +21,7 @@ def pages(*numbers: int) -> np.ndarray:
 
 @pytest.fixture
 def guest(still_machine):
-    guest = still_machine(64, "cmm2+tmem").guest(pages=16)
-    guest.name, guest.essa_one = "g", guest.map.essa_one
-    return guest
+    return still_machine(64, "cmm2+tmem").guest(pages=16)
 
 
 @pytest.fixture
@@ -84,6 +82,16 @@ def test_a_batch_larger_than_the_region_leaves_its_youngest(pool):
     hits, got = pool.get_many(1, range(ROOM + 2))
     assert hits.tolist() == [False] * 2 + [True] * ROOM
     assert got[:, 0].tolist() == [0, 0, 3, 4, 5, 6]
+
+
+def test_a_page_that_a_batch_drops_for_its_own_end_is_free_and_unused(guest, pool):
+    pool.put_many(1, range(ROOM), pages(*range(ROOM)))
+    discard(guest)
+    assert pool.put_many(1, [0, ROOM, ROOM + 1], pages(9, 8, 7)).all()
+    assert states(guest).count("Vr") == len(pool) == 2
+    hits, got = pool.get_many(1, [0, ROOM, ROOM + 1])
+    assert hits.tolist() == [False, True, True]
+    assert got[:, 0].tolist() == [0, 8, 7]
 
 
 @pytest.mark.parametrize("way", ["single", "many"])
