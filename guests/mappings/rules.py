@@ -44,6 +44,8 @@ BEHAVIOUR = (
     Rule.of("T56", "a put that needs room drops the oldest",
             "put a D1; put b D2; put c D3; put d D4 -> stored; put e D5 -> stored; get a -> miss; get b -> miss; "
             "get c -> D3; get d -> D4; get e -> D5", region=3, bounded=True),
+    Rule.of("T56b", "so does a batch, of its own pages too", "put a D1; fill 4 -> 4 stored; get a -> miss; get n0 -> miss; "
+            "hits 4 -> 3 hits", region=3, bounded=True),
     Rule.of("T83", "with its guest a pool is gone", "put a D1; leave; get a -> miss"),
 )
 
@@ -60,8 +62,6 @@ OPERATOR = (
             "fill 96; get n0; put n0 D1; squeeze 16; get n0 -> D1"),
     Rule.of("T52", "a cap bounds what a guest has stored", "cap 4; put a D1; put b D1; put c D1; put d D1; put e D1; "
             "get a -> miss; get e -> D1"),
-    Rule.of("T52a", "of a batch that is larger than the cap the end is refused", "fill 4 -> 3 stored; hits 4 -> 3 hits; "
-            "fill 4; get n0 -> N0", region=3, bounded=True),
     Rule.of("T93", "a page of zeros costs no frame", "new a -> stored; cost -> 0 frames; get a -> zeros"),
     Rule.of("T94", "equal pages cost one frame, where that is asked for", "form dedup; fill-equal 8; cost -> 1 frames"),
 )
