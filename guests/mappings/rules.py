@@ -44,8 +44,8 @@ BEHAVIOUR = (
     Rule.of("T56", "a put that needs room drops the oldest",
             "put a D1; put b D2; put c D3; put d D4 -> stored; put e D5 -> stored; get a -> miss; get b -> miss; "
             "get c -> D3; get d -> D4; get e -> D5", region=3, bounded=True),
-    Rule.of("T56b", "so does a batch, of its own pages too", "put a D1; fill 4 -> 4 stored; get a -> miss; get n0 -> miss; "
-            "hits 4 -> 3 hits", region=3, bounded=True),
+    Rule.of("T56b", "so does a batch, of its own pages too",
+            "put a D1; fill 4 -> 4 stored; get a -> miss; get n0 -> miss; hits 4 -> 3 hits", region=3, bounded=True),
     Rule.of("T83", "with its guest a pool is gone", "put a D1; leave; get a -> miss"),
 )
 

@@ -1,14 +1,15 @@
 """Both mappings beside each other: put and get in a pool of tmem, on volatile pages; and marks, CMM2's and on tmem.
 
-    .venv/bin/python scripts/bench/mappings.py [--rounds 9] [--pages 512]
+    .venv/bin/python scripts/bench/mappings.py [--rounds 9] [--pages 512] [--cores 1]
 
 One operation is a pair, a put and the get that follows, or a mark and its undoing; every figure is of one page.  Bytes
-copied are those that the guest's side moves: a page that goes through the transfer buffer is moved there by the guest
-and on by the hypervisor, which is counted too.  Hypercalls are counted by the guest, not thought up.
+copied are counted: what the guest's memory was read and written, and for each page that tmem stored or gave back two
+pages more, into the transfer buffer and out of it.
 
 Rule 1: the sides are timed in turn, round after round; a ratio is the median of the rounds' own ratios.
 Rule 2: before anything is timed, what is got is compared with what was put.
-Rule 3: the guest runs on one core and the hypervisor on another, where there are two.
+Rule 3: guest and hypervisor share one core, or have one each (`--cores 2`), which is better on a machine that does
+        nothing else, and far worse on any other: both sides poll.  The load before the run is printed.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from cluster import hypervisor, pin
@@ -30,13 +32,15 @@ from rich.table import Table
 from guests import Guest, Pool
 from guests.mappings.marks import Marks, NativeMarks
 from guests.mappings.marks_on_tmem import MarksOnTmem
+from guests.mappings.operator import Operator
 from guests.mappings.volatile_pool import VolatilePool
+from guests.memory import Memory
 from shm.counters import Count
 
 BUDGET, SWAP = 64 << 20, 16 << 20
 SIZES = (1, 64)
 ROUNDS, PAGES = 9, 512
-COPIES = {"tmem": 4, "volatile pages": 2, "CMM2": 0, "on tmem": 6}       # of each page, in a pair
+THROUGH_THE_BUFFER = 2       # copies of a page that goes to tmem or comes from there
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Figure:
     spread: tuple[float, float]
     hypercalls: float
     hints: float                 # pages named in ESSA
-    copied: int                  # bytes
+    copied: float                # bytes
 
 
 def pools(guest: Guest, pages: np.ndarray, size: int) -> list[Contestant]:
@@ -106,22 +110,55 @@ def measure(guest: Guest, sides: list[Contestant], batches: list[np.ndarray], ro
             order = iter(batches)
             took.append(once(lambda side=side, order=order: side.pair(next(order)), len(batches)) / size)
     found = []
-    for side, took, (calls, hints) in zip(sides, times, costs, strict=True):
+    for side, took, (calls, hints, copied) in zip(sides, times, costs, strict=True):
         ratios = [mine / first for mine, first in zip(took, times[0], strict=True)]
         found.append(Figure(side.name, statistics.median(took), statistics.median(ratios), (min(ratios), max(ratios)),
-                            calls, hints, COPIES[side.name] * PAGE))
+                            calls, hints, copied))
     return found
 
 
-def _counted(guest: Guest, side: Contestant, batches: list[np.ndarray]) -> tuple[float, float]:
-    """Return hypercalls and hinted pages, a page, of the second time round: frames are there by then."""
+def _counted(guest: Guest, side: Contestant, batches: list[np.ndarray]) -> tuple[float, float, float]:
+    """Return hypercalls, hinted pages and copied bytes, a page, of the second time round: frames are there by then."""
     for batch in batches:
         side.pair(batch)
-    before = guest.counters[[Count.HYPERCALLS, Count.ESSA]].copy()
-    for batch in batches:
-        side.pair(batch)
-    calls, hints = (guest.counters[[Count.HYPERCALLS, Count.ESSA]] - before) / sum(map(len, batches))
-    return float(calls), float(hints)
+    before, through = guest.counters[[Count.HYPERCALLS, Count.ESSA]].copy(), _through_the_buffer(guest)
+    with _accesses(guest.memory) as accessed:
+        for batch in batches:
+            side.pair(batch)
+    pages = sum(map(len, batches))
+    calls, hints = (guest.counters[[Count.HYPERCALLS, Count.ESSA]] - before) / pages
+    copied = sum(accessed) + THROUGH_THE_BUFFER * PAGE * (_through_the_buffer(guest) - through)
+    return float(calls), float(hints), copied / pages
+
+
+def _through_the_buffer(guest: Guest) -> int:
+    """Return how many pages tmem has stored and given back for a guest."""
+    with Operator(guest.cluster) as operator:
+        counts = operator.row(guest)["host_counters"]
+    return int(counts["tmem_puts_stored"] + counts["tmem_hits"])
+
+
+@contextmanager
+def _accesses(memory: Memory) -> Iterator[list[int]]:
+    """Note how many bytes each access to a guest's memory moves."""
+    moved: list[int] = []
+    plain = {name: getattr(memory, name) for name in ("read_part", "write_part", "read_many", "write_many")}
+    moves = {"read_part": lambda _, __, length: length, "write_part": lambda _, __, data, *___: len(data),
+             "read_many": lambda gfns: len(gfns) * PAGE, "write_many": lambda gfns, *_: len(gfns) * PAGE}
+
+    def noting(name: str) -> Callable[..., object]:
+        def access(*arguments: Any) -> object:
+            moved.append(moves[name](*arguments))
+            return plain[name](*arguments)
+        return access
+
+    for name in plain:
+        setattr(memory, name, noting(name))
+    try:
+        yield moved
+    finally:
+        for name in plain:
+            delattr(memory, name)
 
 
 def _verify(sides: list[Contestant], pages: np.ndarray, batches: list[np.ndarray]) -> None:
@@ -139,37 +176,37 @@ def table(title: str, figures: list[Figure]) -> Table:
     for figure in figures:
         shown.add_row(figure.name, f"{figure.us:.2f}", f"{figure.ratio:.2f}",
                       f"{figure.spread[0]:.2f} to {figure.spread[1]:.2f}", f"{figure.hypercalls:.3f}",
-                      f"{figure.hints:.2f}", f"{figure.copied:,}")
+                      f"{figure.hints:.2f}", f"{figure.copied:,.0f}")
     return shown
 
 
 @contextmanager
-def attached(pages: int) -> Iterator[Guest]:
-    """A guest of `pages` in a cluster of its own, each on a core of its own."""
+def attached(pages: int, cores: int) -> Iterator[Guest]:
+    """A guest of `pages` in a cluster of its own, on one core or two."""
     cluster = f"bench-{os.getpid()}-{secrets.token_hex(2)}"
     with hypervisor(cluster, BUDGET, SWAP, scheme="cmm2+tmem") as pid:
-        cores = os.sched_getaffinity(0)
-        pin(pid, 1)
+        allowed = os.sched_getaffinity(0)
+        pin(pid, cores - 1)
         pin(0, 0)
         try:
             with Guest.connect(cluster, "bench", pages * PAGE, faults="software") as guest:
                 yield guest
         finally:
-            os.sched_setaffinity(0, cores)
+            os.sched_setaffinity(0, allowed)
 
 
-def report(rounds: int = ROUNDS, count: int = PAGES) -> None:
+def report(rounds: int = ROUNDS, count: int = PAGES, cores: int = 1) -> None:
     """Time everything and print it."""
     console = Console(width=120)
-    console.print(f"load before: {os.getloadavg()[0]:.2f}; software faults; {count} pages, a page and pair each")
+    console.print(f"load before: {os.getloadavg()[0]:.2f}; {cores} core(s); software faults; per page")
     pages = np.random.default_rng(7).integers(0, 256, (count, PAGE), np.uint8)
     for size in SIZES:
         batches = [np.arange(at, at + size) for at in range(0, count // 2 - size + 1, size)]
-        with attached(count) as guest:
+        with attached(count, cores) as guest:
             sides = pools(guest, pages, size)
             _verify(sides, pages, batches)
             console.print(table(f"put and get, {size} a call", measure(guest, sides, batches, rounds)))
-        with attached(count) as guest:
+        with attached(count, cores) as guest:
             console.print(table(f"volatile and stable again, {size} a call",
                                 measure(guest, marks(guest, pages), batches, rounds)))
 
@@ -178,8 +215,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--pages", type=int, default=PAGES)
+    parser.add_argument("--cores", type=int, choices=(1, 2), default=1)
     wanted = parser.parse_args(arguments)
-    report(wanted.rounds, wanted.pages)
+    report(wanted.rounds, wanted.pages, wanted.cores)
 
 
 if __name__ == "__main__":

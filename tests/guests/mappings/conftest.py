@@ -1,4 +1,4 @@
-"""Machines for programs that nobody wrote: each program has one of its own, which stands still, and its clock with it."""
+"""Machines for programs that nobody wrote: each program has one of its own, which stands still as its clock does."""
 
 import sys
 from collections.abc import Callable

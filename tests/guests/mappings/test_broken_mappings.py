@@ -1,7 +1,7 @@
 """Mappings broken on purpose: the programs of the equivalence tests find each of them out.
 
-So those tests can fail, and what they would notice is written down: wrong bytes, stale bytes, bytes twice, another order
-of forgetting, frames kept.
+So those tests can fail, and what they would notice is written down: wrong bytes, stale bytes, bytes twice, another
+order of forgetting, frames kept.
 """
 
 import numpy as np

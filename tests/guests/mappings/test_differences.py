@@ -96,7 +96,8 @@ def test_a_rule_says_which_answers_are_wrong():
 
 
 def test_pages_go_by_their_names():
-    assert [name_of(page(name)) for name in ("D1", "zeros", "D3+D9", "zeros+D9")] == ["D1", "zeros", "D3+D9", "zeros+D9"]
+    names = ["D1", "zeros", "D3+D9", "zeros+D9"]
+    assert [name_of(page(name)) for name in names] == names
     assert name_of(None) == "miss"
     assert name_of(b"\1" * 4096) == "other bytes"
     assert name_of(page("D2")[100:200]) == "part of D2"

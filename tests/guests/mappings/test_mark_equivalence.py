@@ -1,7 +1,7 @@
 """CMM2's own marks and those on tmem, under the same operations, which nobody wrote.
 
-    Forgetful   the host takes what it likes in between: what is stable is exact on both sides, what is volatile exact or
-                gone, and what is gone stays gone until the guest says something else
+    Forgetful   the host takes what it likes in between: what is stable is exact on both sides, what is volatile is
+                exact or gone, and what is gone stays gone until the guest says something else
     Exact       it takes nothing: both answer alike, but for what `guests.mappings.mark_rules` lists.  A page without
                 bytes is discarded by the mark on one side alone (R4b), and what an unused page holds when it is taken
                 again is nobody's promise (R24a): it is written at once
