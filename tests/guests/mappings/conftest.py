@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from harness.machines import Still
-from hypothesis import Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from hypervisor import domains
@@ -17,8 +17,8 @@ BUDGET, SLOTS, STEPS = 64, 16, 30
 
 
 @pytest.fixture
-def try_programs(new_cluster_name, cluster_names, stems, monkeypatch) -> Callable[..., None]:
-    """Run a state machine, which finds its `Still` by `make()`; `the_same`: with the same programs every time."""
+def on_a_machine(new_cluster_name, cluster_names, stems, monkeypatch) -> Callable[..., type[RuleBasedStateMachine]]:
+    """Give a state machine class what it finds its `Still` by: `make()`."""
     monkeypatch.setattr(domains, "monotonic", lambda: 1000.0)
 
     def make() -> Still:
@@ -28,9 +28,13 @@ def try_programs(new_cluster_name, cluster_names, stems, monkeypatch) -> Callabl
         stems.append(still.machine.stem)
         return still
 
-    def run(programs: type[RuleBasedStateMachine], examples: int, the_same: bool = False) -> None:
-        made = type(programs.__name__, (programs,), {"make": staticmethod(make)})
-        only = {"derandomize": True, "database": None, "phases": [Phase.generate]} if the_same else {}
-        run_state_machine_as_test(made, settings=settings(max_examples=examples, stateful_step_count=STEPS,
-                                                          deadline=None, **only))
+    return lambda programs: type(programs.__name__, (programs,), {"make": staticmethod(make)})
+
+
+@pytest.fixture
+def try_programs(on_a_machine) -> Callable[..., None]:
+    """Run a state machine."""
+    def run(programs: type[RuleBasedStateMachine], examples: int) -> None:
+        run_state_machine_as_test(on_a_machine(programs), settings=settings(
+            max_examples=examples, stateful_step_count=STEPS, deadline=None))
     return run

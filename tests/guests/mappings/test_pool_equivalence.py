@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from harness.machines import DirectGuest, Still
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from guests.mappings.volatile_pool import VolatilePool
 from shm.abi import PAGE_SIZE
@@ -61,6 +61,8 @@ class TwoPools(RuleBasedStateMachine):
         assert resident(self.tmem_guest) == 0
         assert resident(self.volatile_guest, State.Vr) <= len(self.volatile) <= ROOM
         assert self.volatile_guest.domain.counts[HostCount.VOLATILE_SWAP_WRITES] == 0
+        stable = np.isin(self.volatile_guest.map.states(slice(FIRST, FIRST + ROOM)), (State.Sr, State.Sp, State.Sz))
+        assert not stable.any(), "a page of the region is stable between two calls"
 
 
 def resident(guest: DirectGuest, *states: State) -> int:
@@ -71,8 +73,8 @@ def resident(guest: DirectGuest, *states: State) -> int:
 class Forgetful(TwoPools):
     """Each side is held against a dict of its own, whose entries may vanish."""
 
-    @initialize()
-    def remember_nothing(self):
+    def __init__(self) -> None:
+        super().__init__()
         self.models: tuple[dict[Handle, bytes], dict[Handle, bytes]] = ({}, {})
 
     def sides(self):
@@ -174,8 +176,8 @@ class Forgetful(TwoPools):
 class Exact(TwoPools):
     """Nothing is taken but what a put drops: the answers are equal."""
 
-    @initialize()
-    def bound_both(self):
+    def __init__(self) -> None:
+        super().__init__()
         self.client().cap = ROOM
         self.frozen = False
 
