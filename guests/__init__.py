@@ -10,7 +10,7 @@
     tmem         the tmem calls; `pool` one pool: put, get, many; `moving` follows tmem to another cluster
     kernel/      allocator, page cache, lists, swap, hints: a small guest kernel
     volatility   what forbids make_volatile, as a table
-    disk         a virtual disk over a file
+    disk         a virtual disk over a file; `device` what its requests cost, by a stated model
     cleancache, frontswap        tmem's two users
     selfballoon  how large a guest should be (pure)
     debugfs      counters under the names that Linux gave them

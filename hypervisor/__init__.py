@@ -11,7 +11,7 @@ It never imports guests; guests are separate processes that attach at the door.
     domains      what is known of each guest
     ledger       frames: who holds how many, and the budget
     cmm2         host half of CMM2: evict, discard, preserve, page in, grant
-    swap         the hypervisor's swap disk
+    swap         the hypervisor's swap disk; `swapcost` what it costs by a stated model, and who waits
     tmem/        pools, store, heap
     census       usage by content, as the CMM2 patches showed it (pure)
     policy/      census in, plan out

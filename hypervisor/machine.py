@@ -33,6 +33,7 @@ from hypervisor.processor import ProcessorCalls
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
 from hypervisor.swap import SwapDisk
+from hypervisor.swapcost import SwapCost
 from hypervisor.tmem.calls import TmemCalls
 from hypervisor.tmem.control import Control
 from hypervisor.tmem.forms import Form
@@ -45,6 +46,7 @@ from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, Refusal
 from shm.arena import SharedObject
 from shm.channel import HaltPoll
 from shm.counters import HostCount
+from shm.diskcost import VIRTUAL, WAITED, model_named
 from shm.errors import BadHypercall
 from shm.facilities import CMMA
 
@@ -75,6 +77,8 @@ class Settings:
     fault_deadline: float = FAULT_DEADLINE_S     # seconds in which a hardware fault must be resolved
     dedup_across: bool = False   # equal pages of different guests share a frame: a timing channel between them
     cmma: str = "architected"    # how guests' processors execute ESSA: a row of `shm.facilities.CMMA`
+    disk: str = "none"           # what the swap disk costs: a row of `shm.diskcost.MODELS`
+    disk_time: str = VIRTUAL     # or WAITED
 
 
 class Machine:
@@ -106,10 +110,11 @@ class Machine:
         fcntl.flock(holder.fd, fcntl.LOCK_EX)
         self.ledger = Ledger(settings.budget)
         has_disk = settings.swap and (scheme.swap or (scheme.tmem and settings.write_back))
-        self.swap = SwapDisk(settings.swap, settings.folder) if has_disk else None
+        self.cost = SwapCost(model_named(settings.disk), settings.disk_time == WAITED)
+        self.swap = SwapDisk(settings.swap, settings.folder, self.cost) if has_disk else None
         if self.swap is not None:
             self._undo.callback(self.swap.close)
-        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None)
+        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None, self.cost)
         self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
@@ -242,7 +247,9 @@ class Machine:
             # Race: an event before may have closed a later one's descriptor, and its number may be another's by now.
             for fd, callback in [(fd, self._watched[fd]) for fd, _ in self._wait()]:
                 if self._watched.get(fd) is callback:
+                    self.cost.client = None
                     callback()
+            self.cost.client = None
             self.reclaim.background()
             if self.cmm2.doomed or self.faults.late:
                 self._settle_accounts()
@@ -291,6 +298,7 @@ class Machine:
         self.migration.tick()
         self._allow_polling()
         self.faults.retry(list(self.domains.values()))       # for the deadlines of what pagers were asked
+        self.cost.client = None
         self.audit.kernel_frames()
         self.store.compact(COMPACT_PAGES)
         if now >= self._next_audit:
@@ -313,6 +321,7 @@ class Machine:
         total = self.departed + sum((domain.counts for domain in self.domains.values()), np.zeros_like(self.departed))
         total[HostCount.TMEM_EVICTIONS] = self.store.evictions
         total[HostCount.BACKGROUND_RECLAIMS] = self.reclaim.background_runs
+        total[HostCount.SWAP_BUSY_NS] = self.cost.busy_ns
         return total
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The hypervisor's swap disk: a real file with real writes and reads.
 
     slots   one page each; `allocate` hands out consecutive ones where it can, so that a batch is one write
+    cost    what the file takes, and what a stated model says, if one is set (`swapcost`)
     file    unlinked as soon as it is open, so no death leaves it behind
 
 A slot belongs to whoever allocated it until it is freed.  A write that fails (ENOSPC, EIO) raises OSError and loses
@@ -12,17 +13,20 @@ import tempfile
 
 import numpy as np
 
+from hypervisor.swapcost import SwapCost
 from shm.abi import PAGE_SIZE
 from shm.arena import runs
 from shm.errors import BrokenInvariant, UsageProblem
 
 DEFAULT_FOLDER = "/var/tmp"  # a disk even where /tmp is memory
+_ONE = (1,)
 
 
 class SwapDisk:
     """A swap disk of `slots` pages in a nameless file of `folder`."""
 
-    def __init__(self, slots: int, folder: str | None = None) -> None:
+    def __init__(self, slots: int, folder: str | None = None, cost: SwapCost | None = None) -> None:
+        self.cost = cost or SwapCost()           # what requests cost beside what they really take
         try:
             self.file = tempfile.TemporaryFile(dir=folder or DEFAULT_FOLDER)  # noqa: SIM115 - closed by close()
         except OSError as error:
@@ -64,23 +68,31 @@ class SwapDisk:
 
     def write(self, slots: np.ndarray, pages: np.ndarray) -> None:
         """Write (n, 4096) `pages` to sorted `slots`; OSError when the file takes no more."""
-        row = 0
-        for first, count in runs(slots):
+        row, pieces = 0, runs(slots)
+        for first, count in pieces:
             data, at = pages[row:row + count].data.cast("B"), first * PAGE_SIZE
             while data:
                 done = os.pwrite(self.file.fileno(), data, at)
                 data, at = data[done:], at + done
             row += count
+        self.cost.serve([count for _, count in pieces])
+
+    def read_one(self, slot: int, out: memoryview) -> bool:
+        """Read the page of one slot into `out` (4096 bytes); False when it is not all there."""
+        found = os.preadv(self.file.fileno(), [out], slot * PAGE_SIZE) == PAGE_SIZE
+        self.cost.serve(_ONE)
+        return found
 
     def read(self, slots: np.ndarray) -> np.ndarray:
         """Return the pages (n, 4096) of `slots`, in their order."""
         order = np.argsort(slots, kind="stable")
-        row, gathered = 0, np.empty((len(slots), PAGE_SIZE), np.uint8)
-        for first, count in runs(slots[order]):
+        row, gathered, pieces = 0, np.empty((len(slots), PAGE_SIZE), np.uint8), runs(slots[order])
+        for first, count in pieces:
             size = os.preadv(self.file.fileno(), [gathered[row:row + count].data], first * PAGE_SIZE)
             if size != count * PAGE_SIZE:
                 raise BrokenInvariant(f"swap slots {first} to {first + count - 1}: read {size} bytes")
             row += count
+        self.cost.serve([count for _, count in pieces])
         if len(slots) == 1:
             return gathered
         pages = np.empty_like(gathered)

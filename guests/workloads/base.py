@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
+from guests.device import Device
 from guests.disk import Disk
 from guests.workloads.proof import Proof
 from shm.abi import PAGE_SIZE
@@ -63,6 +64,7 @@ class Workload(ABC):
     def __init__(self, options: Any, seed: int) -> None:
         self.options, self.seed = options, seed
         self._disks: list[Disk] = []
+        self.device: Device | None = None    # behind its disks; set before `prepare`
 
     @classmethod  # noqa: B027
     def check(cls, options: Any) -> None:
@@ -104,9 +106,9 @@ class Workload(ABC):
         """Check what only the whole can show."""
 
     def owns(self, disk: Disk) -> Disk:
-        """Take a disk over: `close` closes it."""
+        """Take a disk over: it costs what the guest's device says, and `close` closes it."""
         self._disks.append(disk)
-        return disk
+        return disk if self.device is None else disk.behind(self.device)
 
     def close(self) -> None:
         """Let go of disks.  After the kernel, which may still write to them."""

@@ -7,7 +7,7 @@ object a line:
 
     {"event": "ready"}                            memory is filled, the work may begin; in hardware mode "pager" is
                                                   the pid of the guest's pager
-    {"event": "done", "operations", "seconds", "pages_verified", "mismatches"}
+    {"event": "done", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches"}
     {"event": "failed", "error": one line}        a wrong page, or anything else that ends the work
 
 Exit status: 0 done; 1 failed, or the hypervisor is gone; 2 the order cannot be carried out; 128 + n after signal n.
@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from guests.device import Device
 from guests.disk import Disk
 from guests.kernel import Kernel
 from guests.workloads import load
@@ -29,6 +30,7 @@ from guests.workloads.leave import END_OF_INPUT, LAST_WORD, Departure, Leave, Re
 from guests.workloads.order import Order, options_of, order_of
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
+from shm.diskcost import NANO, model_named
 from shm.errors import HypervisorGone, MemcommonsError, UsageProblem
 
 if TYPE_CHECKING:
@@ -117,9 +119,10 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
         open_things.callback(departure.dismiss)      # its own leaving looks like the hypervisor's from here
         departure.watch_hypervisor(guest.wait_gone)
         workload = kind(options, order.seed)
+        workload.device = device = Device.of(guest.counters, model_named(order.disk.latency), order.disk.time)
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
-        kernel = _kernel(order, workload, guest, swap)
+        kernel = _kernel(order, workload, guest, swap.behind(device))
         workload.prepare(kernel, guest, departure.going_on)
         _perform(order, workload, kernel, departure)
         if kernel is not None:
@@ -143,14 +146,17 @@ def _perform(order: Order, workload: "Workload", kernel: Kernel | None, departur
     """Work on go, report, and hold on to all memory until quit."""
     say("ready", **_pager(workload.guest))
     _await(departure, "go", GO_SECONDS)
+    assert workload.device is not None
+    before = workload.device.virtual_ns()
     operations, seconds = work(order, workload, _between(order, kernel, departure.going_on))
+    waited = workload.device.virtual_ns() - before
     workload.finish()
     if kernel is not None:
         kernel.check()
     departure.work_is_done()
     counters = workload.guest.counters
-    say("done", operations=operations, seconds=seconds, pages_verified=int(counters[Count.PAGES_VERIFIED]),
-        mismatches=int(counters[Count.MISMATCHES]))
+    say("done", operations=operations, seconds=seconds, virtual_seconds=waited / NANO,
+        pages_verified=int(counters[Count.PAGES_VERIFIED]), mismatches=int(counters[Count.MISMATCHES]))
     _await(departure, LAST_WORD, None)
 
 

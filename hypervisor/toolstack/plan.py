@@ -101,7 +101,8 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
     return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
             "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
             "form": table.tmem.form, "write_back": table.tmem.write_back, "dedup_across": table.tmem.dedup_across,
-            "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder}
+            "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder, "disk": table.disk.latency,
+            "disk_time": table.disk.time}
 
 
 def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, guest: GuestSpec, number: int,
@@ -110,5 +111,6 @@ def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, gue
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
             "weight": guest.weight or 0, "selfballoon": scenario.table.tmem.selfballoon and SCHEMES[scheme].tmem,
             "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
-            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults}
+            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults,
+            "disk": {"latency": scenario.table.disk.latency, "time": scenario.table.disk.time}}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

@@ -77,7 +77,8 @@ class TmemTable(_Table):
 
 
 class DiskTable(_Table):
-    latency: Literal["none"] = "none"
+    latency: Literal["none", "ssd", "hdd", "network"] = "none"   # what disks cost: `shm.diskcost`
+    time: Literal["virtual", "waited"] = "virtual"               # added to each guest's clock, or really slept
 
 
 class GuestTable(_Table):

@@ -138,8 +138,8 @@ def run(python_process: Callable[..., Child], tmp_path: Path) -> Iterator[Run]:
 def test_ready_go_done_quit(run: Run, trace: str, more: dict[str, Any], operations: int) -> None:
     run.begin(trace, **more)
     done = run.event()
-    assert list(done) == ["event", "operations", "seconds", "pages_verified", "mismatches"]
-    assert done | {"seconds": 0} == {"event": "done", "operations": operations, "seconds": 0,
+    assert list(done) == ["event", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches"]
+    assert done | {"seconds": 0} == {"event": "done", "operations": operations, "seconds": 0, "virtual_seconds": 0,
                                      "pages_verified": operations, "mismatches": 0}
     assert 0 < done["seconds"] < DEADLINE_S
     assert run.child.process.poll() is None, "it keeps its memory until it is told to go"

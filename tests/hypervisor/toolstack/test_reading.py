@@ -65,7 +65,10 @@ WRONG = [
     (HEAD + '[tmem]\nquirks = "xen"\n' + GUEST, "tmem.quirks: 'xen' is not allowed; allowed: none, xen-4.2"),
     (HEAD + '[tmem]\nselfballoon = 1\n' + GUEST, "tmem.selfballoon: 1 is neither true nor false"),
     (HEAD + "[tmem]\nephemeral_pages = -5\n" + GUEST, "tmem.ephemeral_pages: -5 is too small; at least 0"),
-    (HEAD + '[disk]\nlatency = "ssd"\n' + GUEST, "disk.latency: 'ssd' is not allowed; allowed: none"),
+    (HEAD + '[disk]\nlatency = "tape"\n' + GUEST,
+     "disk.latency: 'tape' is not allowed; allowed: none, ssd, hdd, network"),
+    (HEAD + '[disk]\ntime = "real"\n' + GUEST, "disk.time: 'real' is not allowed; allowed: virtual, waited"),
+    (HEAD + 'disk = "ssd"\n' + GUEST, "disk: must be a table"),
     ("name = x\n", "is not TOML: Invalid value (at line 1, column 8)"),
     (HEAD + "seconds = 6\n", "is not TOML: Cannot overwrite a value (at line 4, column 12)"),
 ]
@@ -104,6 +107,7 @@ WRONG_OPTIONS = [
     ({"seconds": 1.0, "operations": 1}, "--seconds and --ops exclude each other; give one of them"),
     ({"faults": "soft"}, "--faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     ({"seed": -4}, "--seed: -4 is too small; at least 0"),
+    ({"disk": "tape"}, "--disk: 'tape' is not allowed; allowed: none, ssd, hdd, network"),
 ]
 
 
