@@ -3,6 +3,8 @@
     virtual    the wait is added to a counter, and nothing sleeps.  The guest's clock is its real time plus these waits
     waited     it really sleeps until the model says that the request is served
 
+Or it has no model, and `direct`: files are read and written past the machine's page cache, and cost what they take.
+
 One device a guest: its file disks and its swap disk are parts of one, as partitions are, and share its queue.  The
 guest's thread waits for each batch, writes too, since this guest kernel writes nothing behind its back; so what queues
 is the runs of one batch.  What the pager reads it reads alone, the thread stands meanwhile: in virtual time that costs
@@ -24,14 +26,15 @@ _REQUESTS, _BLOCKS = int(Count.PAGER_DISK_REQUESTS), int(Count.PAGER_DISK_READS)
 class Device:
     """One guest's disk device.  The only writer of VIRTUAL_DISK_NS and of its queue."""
 
-    def __init__(self, counters: np.ndarray, model: DiskModel = NONE, waited: bool = False) -> None:
-        self.model, self.waited = model, waited
+    def __init__(self, counters: np.ndarray, model: DiskModel = NONE, waited: bool = False,
+                 direct: bool = False) -> None:
+        self.model, self.waited, self.direct = model, waited, direct
         self._counters = counters.data
         self._busy = idle(model)
 
     @classmethod
-    def of(cls, counters: np.ndarray, model: DiskModel, time: str) -> "Device":
-        return cls(counters, model, time == WAITED)
+    def of(cls, counters: np.ndarray, model: DiskModel, time: str, direct: bool = False) -> "Device":
+        return cls(counters, model, time == WAITED, direct)
 
     @property
     def costs(self) -> bool:

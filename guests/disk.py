@@ -20,6 +20,7 @@ from guests.device import Device
 from shm.abi import PAGE_SIZE
 from shm.arena import runs
 from shm.counters import Count
+from shm.directio import DirectFile
 from shm.errors import UsageProblem
 
 DEFAULT_FOLDER = "/var/tmp"  # a disk even where /tmp is memory
@@ -36,10 +37,13 @@ class Disk:
         self._counters = counters.data
         self._reads, self._writes = int(reads), int(writes)
         self.device: Device | None = None        # None: what it takes really is all that it costs
+        self._direct: DirectFile | None = None
 
     def behind(self, device: Device) -> "Disk":
-        """Let requests cost what `device` says; return this disk."""
+        """Let requests cost what `device` says; return this disk.  UsageProblem where its file cannot be direct."""
         self.device = device if device.costs else None
+        if device.direct:
+            self._direct = DirectFile(self._fd, os.readlink(f"/proc/self/fd/{self._fd}").removesuffix(" (deleted)"))
         return self
 
     @classmethod
@@ -98,7 +102,7 @@ class Disk:
         row, start = 0, monotonic_ns()
         for first, length in pieces:
             self._check(first, length)
-            _read_fully(self._fd, out[row:row + length].data.cast("B"), first * PAGE_SIZE)
+            self._read_run(out[row:row + length].data.cast("B"), first * PAGE_SIZE)
             row += length
         self._count(self._reads, count, start, pieces)
         return out
@@ -110,9 +114,21 @@ class Disk:
         row, start = 0, monotonic_ns()
         for first, length in pieces:
             self._check(first, length)
-            _write_fully(self._fd, pages[row:row + length].data.cast("B"), first * PAGE_SIZE)
+            self._write_run(pages[row:row + length].data.cast("B"), first * PAGE_SIZE)
             row += length
         self._count(self._writes, len(pages), start, pieces)
+
+    def _read_run(self, out: memoryview, offset: int) -> None:
+        if self._direct is None:
+            _read_fully(self._fd, out, offset)
+        else:
+            self._direct.read(out, offset)
+
+    def _write_run(self, content: memoryview, offset: int) -> None:
+        if self._direct is None:
+            _write_fully(self._fd, content, offset)
+        else:
+            self._direct.write(content, offset)
 
     def _check(self, block: int, count: int) -> None:
         if not 0 <= block <= block + count <= self.pages:

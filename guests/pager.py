@@ -51,6 +51,7 @@ class Sources:
 
     def __init__(self, table: memoryview, counters: memoryview) -> None:
         self._table, self._counters = table, counters
+        self._block = memoryview(mmap.mmap(-1, paging.PAGES_AT_ONCE * PAGE))     # on pages: a disk's file may be direct
         self.disks: dict[int, int] = {}
         self.costs: dict[int, tuple[int, int]] = {}          # of a disk: ns to sleep for a request, and for each block
         self.ranges: list[tuple[int, int, Restore]] = []     # first, pages; the latest first
@@ -79,7 +80,8 @@ class Sources:
         disk, block = divmod(entry - paging.FIRST_BLOCK, 1 << paging.DISK_SHIFT)
         if disk not in self.disks:
             raise Unrestorable(f"page {gfn} is on disk {disk}, which was never named")
-        data = os.pread(self.disks[disk], count * PAGE, block * PAGE)
+        read = os.preadv(self.disks[disk], [self._block[:count * PAGE]], block * PAGE)
+        data = bytes(self._block[:read])
         if len(data) <= (count - 1) * PAGE:                  # the last block of an image may be cut: zeros follow
             raise Unrestorable(f"disk {disk} ends before block {block + count - 1}")
         self._counters[_READ_WORD] += count

@@ -79,6 +79,7 @@ class Settings:
     cmma: str = "architected"    # how guests' processors execute ESSA: a row of `shm.facilities.CMMA`
     disk: str = "none"           # what the swap disk costs: a row of `shm.diskcost.MODELS`
     disk_time: str = VIRTUAL     # or WAITED
+    direct: bool = False         # the swap disk is read and written past the machine's page cache
 
 
 class Machine:
@@ -111,7 +112,7 @@ class Machine:
         self.ledger = Ledger(settings.budget)
         has_disk = settings.swap and (scheme.swap or (scheme.tmem and settings.write_back))
         self.cost = SwapCost(model_named(settings.disk), settings.disk_time == WAITED)
-        self.swap = SwapDisk(settings.swap, settings.folder, self.cost) if has_disk else None
+        self.swap = SwapDisk(settings.swap, settings.folder, self.cost, settings.direct) if has_disk else None
         if self.swap is not None:
             self._undo.callback(self.swap.close)
         self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None, self.cost)

@@ -12,6 +12,7 @@
     names       what our objects are called, and what a killed cluster left behind
     door        the socket at which guests attach and people give orders
     diskcost    what a disk costs: models, and the queue before each
+    directio    files past the page cache of the machine
     errors      sorted by whose fault it is
     units       sizes as people write them
 """

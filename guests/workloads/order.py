@@ -38,6 +38,7 @@ class DiskOrder(BaseModel):
 
     latency: Literal["none", "ssd", "hdd", "network"] = "none"
     time: Literal["virtual", "waited"] = "virtual"
+    direct: bool = False                                        # past the machine's page cache
 
 
 class Order(BaseModel):

@@ -119,7 +119,8 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
         open_things.callback(departure.dismiss)      # its own leaving looks like the hypervisor's from here
         departure.watch_hypervisor(guest.wait_gone)
         workload = kind(options, order.seed)
-        workload.device = device = Device.of(guest.counters, model_named(order.disk.latency), order.disk.time)
+        workload.device = device = Device.of(guest.counters, model_named(order.disk.latency), order.disk.time,
+                                             order.disk.direct)
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
         kernel = _kernel(order, workload, guest, swap.behind(device))

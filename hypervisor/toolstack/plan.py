@@ -102,7 +102,7 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
             "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
             "form": table.tmem.form, "write_back": table.tmem.write_back, "dedup_across": table.tmem.dedup_across,
             "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder, "disk": table.disk.latency,
-            "disk_time": table.disk.time}
+            "disk_time": table.disk.time, "direct": table.disk.direct}
 
 
 def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, guest: GuestSpec, number: int,
@@ -112,5 +112,5 @@ def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, gue
             "weight": guest.weight or 0, "selfballoon": scenario.table.tmem.selfballoon and SCHEMES[scheme].tmem,
             "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
             "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults,
-            "disk": {"latency": scenario.table.disk.latency, "time": scenario.table.disk.time}}
+            "disk": scenario.table.disk.model_dump()}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

@@ -16,6 +16,7 @@ from hypervisor.toolstack.plan import CONTROL_BYTES_A_GUEST, baseline_budget
 from hypervisor.toolstack.scenario import BASELINE, Scenario
 from hypervisor.toolstack.watch import Happening, Watch
 from shm.arena import SHM_FOLDER, free_bytes
+from shm.directio import check_direct
 from shm.errors import MemcommonsError, UsageProblem
 from shm.units import format_size
 
@@ -27,6 +28,9 @@ def check(scenario: Scenario, schemes: Sequence[str], means: Means) -> None:
     """Raise UsageProblem for the first thing that will not do."""
     check_memory_room(scenario, schemes, free_bytes())
     check_swap_room(scenario, schemes, room_in)
+    if scenario.table.disk.direct:
+        for folder in dict.fromkeys((str(GUEST_DISKS), scenario.table.hypervisor.folder)):
+            check_direct(folder)
     check_guests(scenario, means)
 
 

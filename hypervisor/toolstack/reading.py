@@ -133,4 +133,7 @@ def _check_whole(scenario: Scenario, options: Mapping[str, Any]) -> None:
     if (table.seconds is None) == (table.operations is None):
         given = "neither seconds nor operations is" if table.seconds is None else "seconds and operations are both"
         raise UsageProblem(f"{source}: {given} given; give one of them, such as seconds = 20")
+    if table.disk.direct and table.disk.latency != "none":
+        raise UsageProblem(f"{_where(source, 'disk.latency', options)}: {table.disk.latency!r} is a model, and direct "
+                           f"= true is the disk that there is; use one of the two")
     check_budget(table.budget, count, _where(source, "budget", options))

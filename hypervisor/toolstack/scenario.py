@@ -79,6 +79,7 @@ class TmemTable(_Table):
 class DiskTable(_Table):
     latency: Literal["none", "ssd", "hdd", "network"] = "none"   # what disks cost: `shm.diskcost`
     time: Literal["virtual", "waited"] = "virtual"               # added to each guest's clock, or really slept
+    direct: bool = False                     # no model, but files past the machine's page cache
 
 
 class GuestTable(_Table):

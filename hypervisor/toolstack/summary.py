@@ -77,8 +77,8 @@ def _added(guests: Mapping[str, int], host: Mapping[str, int]) -> dict[str, int]
 def disk_of(disk: DiskTable, phase: PhaseResult) -> dict[str, Any]:
     """Return which disks there were, and what the hypervisor's swap disk was busy with by the model."""
     model = MODELS[disk.latency]
-    return {"latency": model.name, "time": disk.time, "latency_ns": model.latency_ns, "channels": model.channels,
-            "bytes_per_s": model.bytes_per_s, "swap_busy_s": phase.counters.get("swap_busy_ns", 0) / NANO}
+    return {"latency": model.name, "time": disk.time, "direct": disk.direct, "latency_ns": model.latency_ns,
+            "channels": model.channels, "bytes_per_s": model.bytes_per_s, "swap_busy_s": phase.counters.get("swap_busy_ns", 0) / NANO}
 
 
 def _seconds(guest: GuestResult) -> dict[str, float | None]:

@@ -66,7 +66,9 @@ def header(summary: Mapping[str, Any], schemes: str) -> Text:
 
 
 def disk_words(disk: Mapping[str, Any]) -> str:
-    """Return the disks of a run for its header; nothing where they cost what they take."""
+    """Return the disks of a run for its header; nothing where they cost what the page cache takes."""
+    if disk["direct"]:
+        return ", real disk (O_DIRECT)"
     return "" if disk["latency"] == "none" else f", disk {disk['latency']} in {disk['time']} time"
 
 

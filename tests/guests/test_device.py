@@ -106,3 +106,14 @@ def test_a_pager_counts_its_requests_and_sleeps_what_it_was_told(disk, monkeypat
     sources.bytes_of(1, 2)
     assert slept == [0.002]
     assert (words[Count.PAGER_DISK_REQUESTS], words[Count.PAGER_DISK_READS]) == (2, 5)
+
+
+def test_a_direct_disk_reads_what_was_written_and_its_pager_too(disk, counters):
+    disk.behind(Device(counters, direct=True))
+    content = np.random.default_rng(5).integers(0, 256, (6, PAGE_SIZE), np.uint8)
+    disk.write_many([1, 2, 9, 10, 11, 30], content)
+    assert (disk.read_many([30, 9, 10, 1]) == content[[5, 2, 3, 0]]).all()
+    table, words = memoryview(np.array([11, 12, 13], np.int64)), memoryview(np.zeros(64, np.int64))
+    sources = pager.Sources(table, words)
+    sources.disks[0] = disk.fileno()
+    assert sources.bytes_of(0, 3) == content[2:5].tobytes()
