@@ -13,6 +13,7 @@
     door        the socket at which guests attach and people give orders
     diskcost    what a disk costs: models, and the queue before each
     directio    files past the page cache of the machine
+    latency     how long operations took: a histogram
     errors      sorted by whose fault it is
     units       sizes as people write them
 """

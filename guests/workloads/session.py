@@ -7,7 +7,8 @@ object a line:
 
     {"event": "ready"}                            memory is filled, the work may begin; in hardware mode "pager" is
                                                   the pid of the guest's pager
-    {"event": "done", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches"}
+    {"event": "done", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches", "cpu_s", "latency"}
+                                                  latency: how many operations took how long (`shm.latency`)
     {"event": "failed", "error": one line}        a wrong page, or anything else that ends the work
 
 Exit status: 0 done; 1 failed, or the hypervisor is gone; 2 the order cannot be carried out; 128 + n after signal n.
@@ -19,8 +20,8 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from time import monotonic_ns, process_time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guests.device import Device
 from guests.disk import Disk
@@ -32,6 +33,7 @@ from shm.abi import PAGE_SIZE
 from shm.counters import Count
 from shm.diskcost import NANO, model_named
 from shm.errors import HypervisorGone, MemcommonsError, UsageProblem
+from shm.latency import bucket_of, empty, trimmed
 
 if TYPE_CHECKING:
     from guests.guest import Guest
@@ -147,17 +149,15 @@ def _perform(order: Order, workload: "Workload", kernel: Kernel | None, departur
     """Work on go, report, and hold on to all memory until quit."""
     say("ready", **_pager(workload.guest))
     _await(departure, "go", GO_SECONDS)
-    assert workload.device is not None
-    before = workload.device.virtual_ns()
-    operations, seconds = work(order, workload, _between(order, kernel, departure.going_on))
-    waited = workload.device.virtual_ns() - before
+    done = work(order, workload, _between(order, kernel, departure.going_on))
     workload.finish()
     if kernel is not None:
         kernel.check()
     departure.work_is_done()
     counters = workload.guest.counters
-    say("done", operations=operations, seconds=seconds, virtual_seconds=waited / NANO,
-        pages_verified=int(counters[Count.PAGES_VERIFIED]), mismatches=int(counters[Count.MISMATCHES]))
+    say("done", operations=done.operations, seconds=done.seconds, virtual_seconds=done.virtual_seconds,
+        pages_verified=int(counters[Count.PAGES_VERIFIED]), mismatches=int(counters[Count.MISMATCHES]),
+        cpu_s=done.cpu_seconds, latency=trimmed(done.latency))
     _await(departure, LAST_WORD, None)
 
 
@@ -187,14 +187,33 @@ def _await(departure: Departure, word: str, seconds: float | None) -> None:
         raise UsageProblem(f"{departure.title}: {line[:60]!r} came on standard input; {word!r} was expected")
 
 
-def work(order: Order, workload: "Workload", going_on: Callable[[], None]) -> tuple[int, float]:
-    """Do operations until they are enough, or time or the work is over; return how many, and the seconds they took."""
-    step, wanted, done = workload.step, order.operations, 0
-    began = monotonic()
-    until = began + min(order.limit_seconds, order.seconds or order.limit_seconds)
-    while done != wanted and monotonic() < until:
+class Done(NamedTuple):
+    """What the work came to."""
+
+    operations: int
+    seconds: float               # real ones
+    virtual_seconds: float       # that the guest's clock got before the real one
+    cpu_seconds: float           # of this process, user and system
+    latency: list[int]           # a histogram of the operations' times by the guest's clock
+
+
+def work(order: Order, workload: "Workload", going_on: Callable[[], None]) -> Done:
+    """Do operations until they are enough, or time or the work is over."""
+    step, wanted, done, latency = workload.step, order.operations, 0, empty()
+    ahead = _ahead_of(workload.device)
+    cpu, first = process_time(), ahead()
+    waited, began = first, monotonic_ns()
+    now, until = began, began + int(NANO * min(order.limit_seconds, order.seconds or order.limit_seconds))
+    while done != wanted and now < until:
         going_on()
         if not step():
             break
         done += 1
-    return done, monotonic() - began
+        start, before, now, waited = now, waited, monotonic_ns(), ahead()
+        latency[bucket_of(now - start + waited - before)] += 1
+    return Done(done, (monotonic_ns() - began) / NANO, (ahead() - first) / NANO, process_time() - cpu, latency)
+
+
+def _ahead_of(device: Device | None) -> Callable[[], int]:
+    """Return what tells how far the guest's clock is before the real one: never, without a disk that costs anything."""
+    return device.virtual_ns if device is not None and device.costs else int

@@ -19,10 +19,12 @@ from hypervisor.toolstack.faultmode import HARDWARE
 from hypervisor.toolstack.plan import GuestOrder
 from hypervisor.toolstack.results import GuestResult
 from shm.diskcost import MODELS, NANO, VIRTUAL
+from shm.latency import checked
 
 BAD_USAGE = 2                   # exit status of a guest whose order cannot be carried out
 CLOCK_SLACK_SECONDS = 0.1
 ROUNDING_SECONDS = 1e-6
+CORES = os.cpu_count() or 1
 BLOCKS = ("guest_disk_reads", "guest_disk_writes", "guest_swap_reads", "guest_swap_writes", "pager_disk_reads")
 
 
@@ -54,6 +56,8 @@ class Report:
     pages_verified: int
     mismatches: int
     virtual_seconds: float = 0.0
+    cpu_seconds: float | None = None        # None, and no latency: it did not say
+    latency: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -176,7 +180,8 @@ class GuestRun:
         return GuestResult(
             self.order.name, self.order.workload, self.order.ram, self.order.line["ram"], self.child.pid,
             report.operations, report.seconds if self.finished else None, report.pages_verified,
-            report.mismatches, self.child.status, dict(self.counters), report.virtual_seconds)
+            report.mismatches, self.child.status, dict(self.counters), report.virtual_seconds,
+            report.cpu_seconds, report.latency)
 
 
 def one_line(text: Any) -> str:
@@ -191,7 +196,10 @@ def checked_report(event: Mapping[str, Any], elapsed: float) -> Report | None:
         return None
     if not (_is_time(seconds) and _is_time(virtual) and seconds <= elapsed + CLOCK_SLACK_SECONDS):
         return None
-    return Report(operations, float(seconds), verified, mismatches, float(virtual))
+    cpu, latency = event.get("cpu_s"), checked(event.get("latency", []), operations if "latency" in event else 0)
+    if latency is None or not (cpu is None or (_is_time(cpu) and cpu <= CORES * (elapsed + CLOCK_SLACK_SECONDS))):
+        return None
+    return Report(operations, float(seconds), verified, mismatches, float(virtual), cpu, latency)
 
 
 def started_by(guest: int, pid: object) -> bool:

@@ -4,7 +4,7 @@ Memory is in bytes, times are seconds since "go" on the monotonic clock, counter
 otherwise.  `problems` are lines for people; a phase without any did all that was asked of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -66,6 +66,8 @@ class GuestResult:
     exit_status: int | None     # as subprocess has it: -9 when killed by signal 9
     counters: Mapping[str, int] = field(default_factory=dict)
     virtual_seconds: float = 0.0             # that its clock was before the real one: what disks cost by the model
+    cpu_seconds: float | None = None         # of the guest's process, at work; its pager's is not in it
+    latency: Sequence[int] = ()              # a histogram of its operations' times by its own clock (`shm.latency`)
 
     @property
     def clock_seconds(self) -> float | None:

@@ -21,6 +21,7 @@ from hypervisor.toolstack.scenario import DiskTable, Scenario
 from shm.abi import PAGE_SIZE
 from shm.diskcost import MODELS, NANO
 from shm.errors import BrokenInvariant
+from shm.latency import figures, merged
 
 VERSION = 1
 PROMISED_COUNTERS = (
@@ -40,6 +41,7 @@ def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
         "version": VERSION, "name": scenario.name, "scheme": measured.label, **mode.facts(), "seed": table.seed,
         "budget_bytes": measured.budget, "duration_s": measured.seconds,
         "guests": [_guest(guest, _same(guest, baseline), measured) for guest in measured.guests],
+        "latency_ns": _latency(measured),
         "rss": _rss(baseline, measured),
         "kernel": {"source": "st_blocks", **_against(spread(_kernel(baseline)), spread(_kernel(measured)))},
         "processes": {phase: _processes(result) for phase, result in _named(phases)},
@@ -49,7 +51,8 @@ def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
         "tmem": tmem_of(measured, table.tmem.form), "disk": disk_of(table.disk, measured),
         "baseline": {"budget_bytes": baseline.budget, "duration_s": baseline.seconds, "arena": _arena(baseline),
                      "counters": counters_of(baseline),
-                     "guests": {guest.name: {**_seconds(guest), "operations": guest.operations}
+                     "guests": {guest.name: {**_seconds(guest), "operations": guest.operations,
+                                             "cpu_s": guest.cpu_seconds, "latency_ns": figures(guest.latency)}
                                 for guest in baseline.guests}},
         "machine": dict(machine), "problems": [f"{p.label}: {line}" for p in phases for line in p.problems],
     }
@@ -78,12 +81,18 @@ def disk_of(disk: DiskTable, phase: PhaseResult) -> dict[str, Any]:
     """Return which disks there were, and what the hypervisor's swap disk was busy with by the model."""
     model = MODELS[disk.latency]
     return {"latency": model.name, "time": disk.time, "direct": disk.direct, "latency_ns": model.latency_ns,
-            "channels": model.channels, "bytes_per_s": model.bytes_per_s, "swap_busy_s": phase.counters.get("swap_busy_ns", 0) / NANO}
+            "channels": model.channels, "bytes_per_s": model.bytes_per_s,
+            "swap_busy_s": phase.counters.get("swap_busy_ns", 0) / NANO}
 
 
 def _seconds(guest: GuestResult) -> dict[str, float | None]:
     """Return what a guest's work took: by its own clock, and its parts."""
     return {"seconds": guest.clock_seconds, "real_seconds": guest.seconds, "virtual_seconds": guest.virtual_seconds}
+
+
+def _latency(phase: PhaseResult) -> dict[str, int | None]:
+    """Return p50, p99 and the longest of all guests' operations together."""
+    return figures(merged(guest.latency for guest in phase.guests))
 
 
 def tmem_of(phase: PhaseResult, form: str) -> dict[str, Any]:
@@ -143,7 +152,9 @@ def _guest(guest: GuestResult, before: GuestResult | None, phase: PhaseResult) -
         "arena_rss_bytes": spread(m.arena_rss for m in memories),
         "arena_pss_bytes": spread(m.arena_pss for m in memories),
         "pager_rss_bytes": spread(m.rss for m in pagers), "pager_uss_bytes": spread(m.uss for m in pagers),
-        "slowdown": slowdown(guest, before), "waits_s": _waits(guest.counters), "counters": dict(guest.counters),
+        "slowdown": slowdown(guest, before), "cpu_s": guest.cpu_seconds,
+        "latency_ns": {**figures(guest.latency), "buckets": list(guest.latency)}, "waits_s": _waits(guest.counters),
+        "counters": dict(guest.counters),
     }
 
 

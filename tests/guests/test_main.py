@@ -138,7 +138,9 @@ def run(python_process: Callable[..., Child], tmp_path: Path) -> Iterator[Run]:
 def test_ready_go_done_quit(run: Run, trace: str, more: dict[str, Any], operations: int) -> None:
     run.begin(trace, **more)
     done = run.event()
-    assert list(done) == ["event", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches"]
+    assert list(done) == ["event", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches", "cpu_s",
+                          "latency"]
+    assert sum(done.pop("latency")) == operations and 0 < done.pop("cpu_s") < DEADLINE_S
     assert done | {"seconds": 0} == {"event": "done", "operations": operations, "seconds": 0, "virtual_seconds": 0,
                                      "pages_verified": operations, "mismatches": 0}
     assert 0 < done["seconds"] < DEADLINE_S
