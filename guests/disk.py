@@ -86,6 +86,9 @@ class Disk:
         """Write each page of `pages` (n, 4096) to its block; ascending neighbours are one write."""
         self._write(runs(np.asarray(blocks, dtype=np.int64)), pages)
 
+    def trim(self, blocks: np.ndarray) -> None:
+        """Take note that nobody will read these blocks before they are written: nothing to a disk without a cache."""
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

@@ -119,7 +119,8 @@ class Machine:
         self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
-        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings), self._allowance)
+        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings, scheme),
+                           self._allowance)
         self.control = Control(self.store)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
         self.audit = Audit(self.ledger, self.domains, self.heap)
@@ -145,9 +146,11 @@ class Machine:
         return made
 
     @staticmethod
-    def _rules(settings: Settings) -> Rules:
+    def _rules(settings: Settings, scheme: Scheme) -> Rules:
+        """A guest of a host that caches its disks makes a shared pool of its own, under a secret that it draws."""
         return Rules(ephemeral_cap=settings.ephemeral_pages, form=Form[settings.form.upper()],
-                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back)
+                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back,
+                     authorise=not scheme.host_cache)
 
     def _allowance(self, owner: int) -> tuple[int, Refusal]:
         """Return how many persistent pages a guest may still put, and what keeps it from more.

@@ -21,17 +21,18 @@ class Scheme:
     hint_volatile: bool = False
     cleancache: bool = False
     frontswap: bool = False
+    host_cache: bool = False # guests' disks, swap disks too, are cached by the host, in the tmem pool's place
 
     @property
     def features(self) -> frozenset[str]:
         """What a guest of this scheme is told to use, in the words of the attach reply."""
         flags = {"hint-unused": self.hint_unused, "hint-volatile": self.hint_volatile,
-                 "cleancache": self.cleancache, "frontswap": self.frontswap}
+                 "cleancache": self.cleancache, "frontswap": self.frontswap, "host-cache": self.host_cache}
         return frozenset(name for name, on in flags.items() if on)
 
     @property
     def tmem(self) -> bool:
-        return self.cleancache or self.frontswap
+        return self.cleancache or self.frontswap or self.host_cache
 
     def guest_ram(self, ram: int, budget: int, total: int) -> int:
         """Return the bytes of RAM for a guest configured with `ram` of `total` bytes; whole pages."""
@@ -44,6 +45,7 @@ SCHEMES: dict[str, Scheme] = {
     "none": Scheme(ram="budget"),
     "swap": Scheme(ram="full", swap=True),
     "tmem": Scheme(ram="pool", cleancache=True, frontswap=True),
+    "swapcache": Scheme(ram="pool", host_cache=True),
     "cmm2": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True),
     "cmm2+tmem": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True, cleancache=True, frontswap=True),
 }

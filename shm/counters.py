@@ -54,6 +54,11 @@ class Count(IntEnum):
     PAGER_DISK_REQUESTS = 37     # ... in so many requests; the pager's too
     VIRTUAL_DISK_NS = 38         # what requests of the guest's disks cost by the model, where nothing slept for it
     VIRTUAL_SWAP_NS = 39         # the same of the hypervisor's swap disk; the hypervisor writes this one
+    HOST_CACHE_GETS = 40         # blocks looked for in the host's cache of the guest's disks
+    HOST_CACHE_HITS = 41
+    HOST_CACHE_PUTS = 42         # entered: read from the disk, or written through
+    HOST_CACHE_TRIMMED = 43      # dead ones dropped
+    HOST_CACHE_DEAD = 44         # now there, or evicted since: nobody will read them before they are written
 
 
 class HostCount(IntEnum):

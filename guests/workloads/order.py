@@ -39,6 +39,7 @@ class DiskOrder(BaseModel):
     latency: Literal["none", "ssd", "hdd", "network"] = "none"
     time: Literal["virtual", "waited"] = "virtual"
     direct: bool = False                                        # past the machine's page cache
+    trim: bool = False                                          # the host's cache is told of dead blocks
 
 
 class Order(BaseModel):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guests.device import Device
 from guests.disk import Disk
+from guests.hostcache import FEATURE, HostCaches
 from guests.kernel import Kernel
 from guests.workloads import load
 from guests.workloads.leave import END_OF_INPUT, LAST_WORD, Departure, Leave, Reason
@@ -123,9 +124,12 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
         workload = kind(options, order.seed)
         workload.device = device = Device.of(guest.counters, model_named(order.disk.latency), order.disk.time,
                                              order.disk.direct)
+        if FEATURE in guest.features:
+            workload.caches = HostCaches(guest.tmem, guest.counters, order.disk.trim)
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
-        kernel = _kernel(order, workload, guest, swap.behind(device))
+        swap.behind(device)
+        kernel = _kernel(order, workload, guest, swap if workload.caches is None else workload.caches.front(swap))
         workload.prepare(kernel, guest, departure.going_on)
         _perform(order, workload, kernel, departure)
         if kernel is not None:

@@ -21,7 +21,7 @@ def several_runs(summaries: Sequence[Summary]) -> RenderableType:
     title = header(summaries[0], f"{len(schemes)} schemes")
     table = plain_table("pages", "baseline", *schemes, title="the same work under each scheme")
     first = summaries[0]["baseline"]["counters"]
-    for name, said in work_rows(summaries[0]):
+    for name, said in work_rows(*summaries):
         row = [first.get(name, 0), *(summary["counters"].get(name, 0) for summary in summaries)]
         table.add_row(said, *map(number, row))
     table.add_section()

@@ -27,7 +27,7 @@ VERSION = 1
 PROMISED_COUNTERS = (
     "hypercalls", "multicalls", "essa", "discards", "discard_faults", "volatile_swap_writes", "swap_out", "swap_in",
     "guest_disk_reads", "guest_disk_writes", "tmem_puts", "tmem_gets", "tmem_hits", "tmem_evictions")
-AVOIDED = ("cleancache_hits", "frontswap_loads")
+AVOIDED = ("cleancache_hits", "frontswap_loads", "host_cache_hits")
 REAL_READS = ("guest_disk_reads", "guest_swap_reads")
 WAIT_PREFIX, WAIT_SUFFIX = "wait_", "_ns"
 

@@ -37,10 +37,17 @@ HARDWARE_ROWS = (
     ("hardware_faults", "hardware faults"), ("write_faults", "write-protect faults"),
     ("prefetched", "pages prefetched"), ("pager_restored", "restored by pagers"))
 
+# ... and where the host caches guests' disks.
+CACHE_ROWS = (
+    ("host_cache_gets", "looked for in host cache"), ("host_cache_hits", "found in host cache"),
+    ("host_cache_trimmed", "trimmed from host cache"), ("host_cache_dead", "dead in host cache"))
 
-def work_rows(summary: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the rows of what was read, written and called, as far as this fault mode has them."""
-    return WORK_ROWS + HARDWARE_ROWS if summary["faults"] == HARDWARE else WORK_ROWS
+
+def work_rows(*summaries: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the rows of what was read, written and called, as far as the fault mode and these schemes have them."""
+    cached = any(SCHEMES[summary["scheme"]].host_cache for summary in summaries)
+    hardware = any(summary["faults"] == HARDWARE for summary in summaries)
+    return WORK_ROWS + (CACHE_ROWS if cached else ()) + (HARDWARE_ROWS if hardware else ())
 
 
 def console_for(stream: Any) -> Console:

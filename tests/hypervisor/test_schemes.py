@@ -5,12 +5,13 @@ import pytest
 from hypervisor.schemes import POOL_SHARE, SCHEMES
 
 MIB = 1 << 20
-U, VP, CLEAN, FRONT = "hint-unused", "hint-volatile", "cleancache", "frontswap"
+U, VP, CLEAN, FRONT, CACHE = "hint-unused", "hint-volatile", "cleancache", "frontswap", "host-cache"
 # scheme: (ram, hypervisor swap, features)
 DESIGN = {
     "none": ("budget", False, set()),
     "swap": ("full", True, set()),
     "tmem": ("pool", False, {CLEAN, FRONT}),
+    "swapcache": ("pool", False, {CACHE}),
     "cmm2": ("full", True, {U, VP}),
     "cmm2+tmem": ("full", True, {U, VP, CLEAN, FRONT}),
     "baseline": ("full", False, set()),
@@ -23,7 +24,7 @@ def test_the_table_is_the_designs():
 
 @pytest.mark.parametrize("name", DESIGN)
 def test_tmem_is_on_where_one_of_its_users_is(name):
-    assert SCHEMES[name].tmem == bool(DESIGN[name][2] & {CLEAN, FRONT})
+    assert SCHEMES[name].tmem == bool(DESIGN[name][2] & {CLEAN, FRONT, CACHE})
 
 
 @pytest.mark.parametrize("name", DESIGN)

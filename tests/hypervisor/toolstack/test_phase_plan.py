@@ -46,7 +46,7 @@ def test_baseline_has_a_budget_that_does_not_bind(scenario):
         "cluster": "c", "name": "bank-1", "workload": "sqlite", "ram": 64 << 20, "max_mem": 64 << 20, "weight": 2,
         "selfballoon": False, "options": {"rows": 7}, "seed": 3000, "seconds": 4.0, "operations": None,
         "limit_seconds": 40.0, "faults": "software",
-        "disk": {"latency": "none", "time": "virtual", "direct": False}}
+        "disk": {"latency": "none", "time": "virtual", "direct": False, "trim": False}}
     assert plan.guests[1].line["seed"] != plan.guests[0].line["seed"]
 
 

@@ -8,7 +8,7 @@ from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
 GUEST = '[[guest]]\nname = "bank"\nram = "64MiB"\nworkload = "sqlite"\n'
-SCHEMES = "none, swap, tmem, cmm2, cmm2+tmem"
+SCHEMES = "none, swap, tmem, swapcache, cmm2, cmm2+tmem"
 
 # (scenario, the whole line after "FILE: ")
 WRONG = [

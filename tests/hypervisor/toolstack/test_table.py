@@ -102,6 +102,13 @@ def test_disks_with_a_cost_are_named_in_header_and_line_and_others_are_not(make,
     assert row(together, "longest guest's clock") == ["longest guest's clock, s", "4.00", "8.00", "24.00"]
 
 
+def test_rows_of_the_hosts_cache_are_shown_where_a_scheme_has_one(make):
+    cached = make("swapcache", counters={"host_cache_hits": 77})
+    assert re.search(r"trimmed from host cache +0 +0", printed(one_run(cached)))
+    assert row(printed(several_runs([make(), cached])), "found in host cache")[1:] == ["0", "0", "77"]
+    assert "host cache" not in printed(one_run(make()))
+
+
 def test_failed_run_says_so_and_shows_no_gain(make, guest):
     died = guest("bank-1", seconds=None, exit_status=-9)
     problems = ("guest 'bank-1' was killed by signal 9", "another")
