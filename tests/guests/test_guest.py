@@ -46,7 +46,8 @@ def test_sizes(running, ram, max_mem, pages, most):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_guest_is_told_what_its_scheme_switches_on(machine, scheme):
-    expected = {"baseline": set(), "none": set(), "swap": set(), "tmem": {"cleancache", "frontswap"}, "swapcache": {"host-cache"},
+    expected = {"baseline": set(), "none": set(), "swap": set(), "tmem": {"cleancache", "frontswap"},
+                "swapcache": {"host-cache"},
                 "cmm2": {"hint-unused", "hint-volatile"},
                 "cmm2+tmem": {"hint-unused", "hint-volatile", "cleancache", "frontswap"}}
     guest = machine(scheme=scheme).guest()

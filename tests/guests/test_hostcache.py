@@ -8,6 +8,7 @@ from fakes import FakeGuest, block_contents
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from guests import hostcache
 from guests.device import Device
 from guests.hostcache import HostCache, HostCaches
 from guests.kernel import Kernel
@@ -39,30 +40,37 @@ def counters() -> np.ndarray:
     return np.zeros(512, np.uint64)
 
 
+@pytest.fixture(params=[1, 4, 32])
+def at_once(request, monkeypatch) -> int:
+    """How many pages go into the cache together."""
+    monkeypatch.setattr(hostcache, "AT_ONCE", request.param)
+    return request.param
+
+
 @pytest.fixture
-def cached(new_disk, counters) -> Cached:
+def cached(at_once, new_disk, counters) -> Cached:
     return Cached(new_disk(PAGES, counters, content=True), counters)
 
 
 @pytest.fixture
-def trimming(new_disk, counters) -> Cached:
+def trimming(at_once, new_disk, counters) -> Cached:
     return Cached(new_disk(PAGES, counters, content=True), counters, trims=True)
 
 
-READS = (Count.GUEST_DISK_READS, Count.HOST_CACHE_GETS, Count.HOST_CACHE_HITS, Count.HOST_CACHE_PUTS)
+READS = (Count.GUEST_DISK_READS, Count.HOST_CACHE_GETS, Count.HOST_CACHE_HITS)
 
 
 @pytest.mark.parametrize("blocks", [[7], [3, 4, 5], [30, 2, 9], []])
 def test_what_was_read_once_is_not_read_from_the_disk_again(cached, blocks):
     for reads in range(1, 4):
         assert (cached.disk.read_many(blocks) == block_contents(blocks)).all()
-        assert cached.counts(*READS) == [len(blocks), reads * len(blocks), (reads - 1) * len(blocks), len(blocks)]
+        assert cached.counts(*READS) == [len(blocks), reads * len(blocks), (reads - 1) * len(blocks)]
 
 
 def test_only_what_the_cache_has_not_is_read(cached):
     cached.disk.read_many([4, 8])
     assert (cached.disk.read(3, 6) == block_contents(range(3, 9))).all()
-    assert cached.counts(*READS) == [6, 8, 2, 6]
+    assert cached.counts(*READS) == [6, 8, 2]
 
 
 @pytest.mark.parametrize("blocks", [[7], [3, 4, 20]])
@@ -127,7 +135,7 @@ def test_without_trim_dead_blocks_stay_until_they_are_written(cached):
     cached.disk.read(0, 10)
     for _ in range(2):
         cached.disk.trim(np.array([3, 4, 20]))               # 20 was never there
-    assert cached.counts(*DEAD) == [0, 2] and len(cached.pool.pages) == 10
+    assert cached.counts(*DEAD) == [0, 2]
     cached.disk.write(4, block_contents([100]))
     assert cached.counts(*DEAD) == [0, 1]
 
@@ -136,8 +144,11 @@ def test_with_trim_they_are_dropped(trimming):
     trimming.disk.read(0, 10)
     for _ in range(2):
         trimming.disk.trim(np.array([3, 4, 20]))
-    assert trimming.counts(*DEAD) == [2, 0] and len(trimming.pool.pages) == 8
+    assert trimming.counts(*DEAD) == [2, 0]
+    assert not {3, 4} & {index for _, index in trimming.pool.pages}
+    before = trimming.counts(Count.GUEST_DISK_READS)[0]
     assert (trimming.disk.read(2, 3) == block_contents([2, 3, 4])).all()
+    assert trimming.counts(Count.GUEST_DISK_READS)[0] - before == 2
 
 
 def test_a_file_that_is_cut_says_which_blocks_are_dead(trimming):
@@ -146,7 +157,7 @@ def test_a_file_that_is_cut_says_which_blocks_are_dead(trimming):
     file.map(0, 20)
     file.truncate(5 * PAGE_SIZE + 100)
     assert trimming.counts(*DEAD) == [14, 0]
-    assert {index for _, index in trimming.pool.pages} == set(range(10, 16))
+    assert {index for _, index in trimming.pool.pages} <= set(range(10, 16))
     kernel.check()
 
 
@@ -175,14 +186,21 @@ def test_a_real_hypervisor_keeps_what_it_gave(machine, new_disk, count):
     assert (cache.read(3, 1) == block_contents([100])).all()
 
 
+def test_pages_go_into_the_cache_together(cached, at_once):
+    for block in range(20):
+        cached.disk.read(block)
+    assert cached.counts(Count.HOST_CACHE_PUTS) == [20 // at_once * at_once] == [len(cached.pool.pages)]
+
+
 STEPS = st.lists(st.tuples(st.sampled_from(["read", "write", "forget", "trim"]), st.integers(0, PAGES - 1),
                            st.integers(1, 5), st.booleans()), max_size=30)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(steps=STEPS, trims=st.booleans())
-def test_a_cached_disk_is_a_disk(new_disk, steps, trims):
+def test_a_cached_disk_is_a_disk(new_disk, monkeypatch, steps, trims):
     counters = np.zeros(512, np.uint64)
+    monkeypatch.setattr(hostcache, "AT_ONCE", 4)
     cached, model, version = Cached(new_disk(PAGES, counters, content=True), counters, trims), {}, 100
     for what, first, length, refuse in steps:
         cached.guest.tmem.refuse = float(refuse)
