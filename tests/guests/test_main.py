@@ -15,6 +15,8 @@ from harness.children import DEADLINE_S, ROOT, Child
 
 from guests.workloads import WORKLOADS
 from shm.abi import PAGE_SIZE
+from shm.diskcost import MODELS
+from shm.latency import bucket_of
 
 # `python -m guests run` on a guest without a hypervisor; the cluster's name says how it behaves.
 FAKE_RUN = """
@@ -147,6 +149,18 @@ def test_ready_go_done_quit(run: Run, trace: str, more: dict[str, Any], operatio
     assert run.child.process.poll() is None, "it keeps its memory until it is told to go"
     run.child.say("quit")
     assert (run.status(), run.rest(), run.errors()) == (0, b"", [])
+
+
+def test_a_disk_that_costs_is_in_the_guests_clock(run: Run, trace: str) -> None:
+    """Each page is read once, by a request of its own; all else is found in memory, or in tmem."""
+    hdd, pages = MODELS["hdd"], len(set(REFERENCES))
+    run.begin(trace, disk={"latency": "hdd"})
+    done = run.event()
+    assert done["virtual_seconds"] == pytest.approx(hdd.alone_ns(pages, pages) / 1e9)
+    assert sum(done["latency"]) == len(REFERENCES)
+    assert sum(done["latency"][bucket_of(hdd.alone_ns(1, 1)):]) >= pages
+    run.child.say("quit")
+    assert run.status() == 0
 
 
 def test_it_works_for_the_seconds_ordered(run: Run, trace: str) -> None:
