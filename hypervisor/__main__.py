@@ -38,6 +38,8 @@ def serve(order: dict[str, Any]) -> int:
         ephemeral_pages=order.get("ephemeral_pages", 0), folder=order.get("folder"), form=order.get("form", "raw"),
         quirks=order.get("quirks", "none"), write_back=order.get("write_back", False),
         dedup_across=order.get("dedup_across", False), cmma=order.get("cmma", "architected"),
+        disk=order.get("disk", "none"), disk_time=order.get("disk_time", "virtual"),
+        direct=order.get("direct", False),
         access_bits=order.get("access_bits", True), fault_deadline=order.get("fault_deadline", FAULT_DEADLINE_S),
         targets=order.get("targets", "greedy"), balloon=BalloonRules(**order.get("balloon", {})),
     ), report)

@@ -37,6 +37,7 @@ from hypervisor.processor import ProcessorCalls
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
 from hypervisor.swap import SwapDisk
+from hypervisor.swapcost import SwapCost
 from hypervisor.tmem.calls import TmemCalls
 from hypervisor.tmem.control import Control
 from hypervisor.tmem.forms import Form
@@ -50,6 +51,7 @@ from shm.abi import PAGE_SIZE
 from shm.arena import SharedObject
 from shm.channel import HaltPoll
 from shm.counters import HostCount
+from shm.diskcost import VIRTUAL, WAITED, model_named
 from shm.errors import BadHypercall
 from shm.facilities import CMMA
 
@@ -81,6 +83,9 @@ class Settings:
     dedup_across: bool = False   # equal pages of different guests share a frame: a timing channel between them
     cmma: str = "architected"    # how guests' processors execute ESSA: a row of `shm.facilities.CMMA`
     balloon: BalloonRules = BALLOON     # how balloons are steered, where the scheme has them
+    disk: str = "none"           # what the swap disk costs: a row of `shm.diskcost.MODELS`
+    disk_time: str = VIRTUAL     # or WAITED
+    direct: bool = False         # the swap disk is read and written past the machine's page cache
 
 
 class Machine:
@@ -112,16 +117,18 @@ class Machine:
         fcntl.flock(holder.fd, fcntl.LOCK_EX)
         self.ledger = Ledger(settings.budget)
         has_disk = settings.swap and (scheme.swap or (scheme.tmem and settings.write_back))
-        self.swap = SwapDisk(settings.swap, settings.folder) if has_disk else None
+        self.cost = SwapCost(model_named(settings.disk), settings.disk_time == WAITED)
+        self.swap = SwapDisk(settings.swap, settings.folder, self.cost, settings.direct) if has_disk else None
         if self.swap is not None:
             self._undo.callback(self.swap.close)
-        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None)
+        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None, self.cost)
         self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2,
                                policy_of(settings.reclaim, settings.bias))
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
         self.allowance = Allowance(self)
-        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings), self.allowance)
+        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings, scheme),
+                           self.allowance)
         self.targets = Targets(self.store, settings.targets)
         self.control = Control(self.store)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
@@ -149,9 +156,11 @@ class Machine:
         return made
 
     @staticmethod
-    def _rules(settings: Settings) -> Rules:
+    def _rules(settings: Settings, scheme: Scheme) -> Rules:
+        """A guest of a host that caches its disks makes a shared pool of its own, under a secret that it draws."""
         return Rules(ephemeral_cap=settings.ephemeral_pages, form=Form[settings.form.upper()],
-                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back)
+                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back,
+                     authorise=not scheme.host_cache)
 
     # guests come and go
 
@@ -226,7 +235,9 @@ class Machine:
             # Race: an event before may have closed a later one's descriptor, and its number may be another's by now.
             for fd, callback in [(fd, self._watched[fd]) for fd, _ in self._wait()]:
                 if self._watched.get(fd) is callback:
+                    self.cost.client = None
                     callback()
+            self.cost.client = None
             self.reclaim.background()
             if self.cmm2.doomed or self.faults.late:
                 self._settle_accounts()
@@ -275,6 +286,7 @@ class Machine:
         self.migration.tick()
         self._allow_polling()
         self.faults.retry(list(self.domains.values()))       # for the deadlines of what pagers were asked
+        self.cost.client = None
         self.audit.kernel_frames()
         self.store.compact(COMPACT_PAGES)
         self.targets.tick(now, self.domains, self.allowance.pool)
@@ -300,6 +312,7 @@ class Machine:
         total = self.departed + sum((domain.counts for domain in self.domains.values()), np.zeros_like(self.departed))
         total[HostCount.TMEM_EVICTIONS] = self.store.evictions
         total[HostCount.BACKGROUND_RECLAIMS] = self.reclaim.background_runs
+        total[HostCount.SWAP_BUSY_NS] = self.cost.busy_ns
         return total
 
     def close(self) -> None:

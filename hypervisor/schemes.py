@@ -30,17 +30,19 @@ class Scheme:
     cleancache: bool = False
     frontswap: bool = False
     balloon: bool = False    # guests are told how many pages to have; reclaim is the fall-back (Waldspurger 2002)
+    host_cache: bool = False # guests' disks, swap disks too, are cached by the host, in the tmem pool's place
 
     @property
     def features(self) -> frozenset[str]:
         """What a guest of this scheme is told to use, in the words of the attach reply."""
         flags = {"hint-unused": self.hint_unused, "hint-volatile": self.hint_volatile,
-                 "cleancache": self.cleancache, "frontswap": self.frontswap, "balloon": self.balloon}
+                 "cleancache": self.cleancache, "frontswap": self.frontswap, "balloon": self.balloon,
+                 "host-cache": self.host_cache}
         return frozenset(name for name, on in flags.items() if on)
 
     @property
     def tmem(self) -> bool:
-        return self.cleancache or self.frontswap
+        return self.cleancache or self.frontswap or self.host_cache
 
     def rams(self, sizes: Sequence[int], weights: Sequence[int], budget: int) -> list[int]:
         """Return the RAM of each guest, whole pages of it, by configured sizes and weights; all in bytes."""
@@ -82,6 +84,7 @@ SCHEMES: dict[str, Scheme] = {
     "balloon": Scheme(ram="full", swap=True, balloon=True),
     "light": Scheme(ram="full", swap=True, hint_unused=True),
     "tmem": Scheme(ram="pool", cleancache=True, frontswap=True),
+    "swapcache": Scheme(ram="pool", host_cache=True),
     "cmm2": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True),
     "cmm2+tmem": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True, cleancache=True, frontswap=True),
 }

@@ -105,6 +105,7 @@ def run(
     ops: Annotated[int | None, typer.Option(help="Operations of each guest, instead of a time.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the guests' random choices.")] = None,
     faults: Annotated[str | None, typer.Option(help="auto, software or hardware.")] = None,
+    disk: Annotated[str | None, typer.Option(help="What disks cost: none, ssd, hdd or network.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for summary.json, samples.jsonl, events.jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
@@ -115,7 +116,7 @@ def run(
 
     schemes = reading.listed(scheme)
     options = {"budget": budget, "scheme": schemes[0] if schemes else None, "seconds": seconds, "operations": ops,
-               "seed": seed, "faults": faults}
+               "seed": seed, "faults": faults, "disk": disk}
     given = {key: value for key, value in options.items() if value is not None}
     with Interruption() as interruption:
         from hypervisor.toolstack.means import Means

@@ -103,7 +103,8 @@ def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int)
             "quirks": table.tmem.quirks, "form": table.tmem.form, "write_back": table.tmem.write_back,
             "dedup_across": table.tmem.dedup_across, "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder,
             "targets": table.tmem.targets,
-            "balloon": table.balloon.model_dump() | {"step": table.balloon.step // PAGE_SIZE}}
+            "balloon": table.balloon.model_dump() | {"step": table.balloon.step // PAGE_SIZE},
+            "disk": table.disk.latency, "disk_time": table.disk.time, "direct": table.disk.direct}
 
 
 def _selfballoons(scenario: Scenario, scheme: str) -> bool:
@@ -116,5 +117,6 @@ def _guest_order(scenario: Scenario, scheme: str, cluster: str, ram: int, guest:
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
             "weight": guest.weight or 0, "selfballoon": _selfballoons(scenario, scheme),
             "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
-            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults}
+            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults,
+            "disk": scenario.table.disk.model_dump()}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

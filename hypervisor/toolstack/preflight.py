@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hypervisor.schemes import BASELINE, SCHEMES
+from hypervisor.tmem.pools import MAX_SHARED
 from hypervisor.toolstack.child import Child
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import CONTROL_BYTES_A_GUEST, baseline_budget
 from hypervisor.toolstack.scenario import Scenario
 from hypervisor.toolstack.watch import Happening, Watch
 from shm.arena import SHM_FOLDER, free_bytes
+from shm.directio import check_direct
 from shm.errors import MemcommonsError, UsageProblem
 from shm.units import format_size
 
@@ -27,6 +29,10 @@ def check(scenario: Scenario, schemes: Sequence[str], means: Means) -> None:
     """Raise UsageProblem for the first thing that will not do."""
     check_memory_room(scenario, schemes, free_bytes())
     check_swap_room(scenario, schemes, room_in)
+    check_caches(scenario, schemes)
+    if scenario.table.disk.direct:
+        for folder in dict.fromkeys((str(GUEST_DISKS), scenario.table.hypervisor.folder)):
+            check_direct(folder)
     check_guests(scenario, means)
 
 
@@ -56,6 +62,14 @@ def check_swap_room(scenario: Scenario, schemes: Sequence[str], room: Callable[[
               for scheme in schemes)
     if cut:
         refuse_full_disk(GUEST_DISKS, cut, room(GUEST_DISKS), f"{scenario.source}: the guests' own swap")
+
+
+def check_caches(scenario: Scenario, schemes: Sequence[str]) -> None:
+    """A host that caches guests' disks does so in one shared pool a guest, and has so many of these."""
+    cached = [scheme for scheme in schemes if SCHEMES[scheme].host_cache]
+    if cached and len(scenario.guests) > MAX_SHARED:
+        raise UsageProblem(f"{scenario.source}: scheme {cached[0]!r} takes {MAX_SHARED} guests at most, and there are "
+                           f"{len(scenario.guests)}; use fewer guests")
 
 
 def refuse_full_disk(folder: Path, need: int, free: int, who: str) -> None:

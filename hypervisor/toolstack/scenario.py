@@ -86,7 +86,10 @@ class BalloonTable(_Table):
 
 
 class DiskTable(_Table):
-    latency: Literal["none"] = "none"
+    latency: Literal["none", "ssd", "hdd", "network"] = "none"   # what disks cost: `shm.diskcost`
+    time: Literal["virtual", "waited"] = "virtual"               # added to each guest's clock, or really slept
+    direct: bool = False                     # no model, but files past the machine's page cache
+    trim: bool = False                       # scheme `swapcache`: the host is told which blocks are dead
 
 
 class GuestTable(_Table):

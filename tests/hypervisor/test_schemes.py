@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypervisor.schemes import LEAST_PAGES, POOL_SHARE, SCHEMES, dealt
 
 MIB = 1 << 20
-U, VP, CLEAN, FRONT = "hint-unused", "hint-volatile", "cleancache", "frontswap"
+U, VP, CLEAN, FRONT, CACHE = "hint-unused", "hint-volatile", "cleancache", "frontswap", "host-cache"
 # scheme: (ram, hypervisor swap, features)
 DESIGN = {
     "none": ("budget", False, set()),
@@ -18,6 +18,7 @@ DESIGN = {
     "balloon": ("full", True, {"balloon"}),
     "light": ("full", True, {U}),
     "tmem": ("pool", False, {CLEAN, FRONT}),
+    "swapcache": ("pool", False, {CACHE}),
     "cmm2": ("full", True, {U, VP}),
     "cmm2+tmem": ("full", True, {U, VP, CLEAN, FRONT}),
     "baseline": ("full", False, set()),
@@ -30,7 +31,7 @@ def test_the_table_is_the_designs():
 
 @pytest.mark.parametrize("name", DESIGN)
 def test_tmem_is_on_where_one_of_its_users_is(name):
-    assert SCHEMES[name].tmem == bool(DESIGN[name][2] & {CLEAN, FRONT})
+    assert SCHEMES[name].tmem == bool(DESIGN[name][2] & {CLEAN, FRONT, CACHE})
 
 
 @pytest.mark.parametrize("name", DESIGN)

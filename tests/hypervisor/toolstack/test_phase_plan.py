@@ -40,12 +40,14 @@ def test_baseline_has_a_budget_that_does_not_bind(scenario):
         "cluster": "c", "budget": plan.budget, "scheme": "baseline", "reclaim": "u-e-v-p-s", "bias": 0.0,
         "swap": 8 << 20, "ephemeral_pages": 5, "quirks": "none", "form": "raw", "write_back": False,
         "dedup_across": False, "cmma": "architected", "folder": "/var/tmp",
-        "targets": "greedy", "balloon": {"controller": "shares", "interval": 0.2, "step": 2048, "tax": 0.75}}
+        "targets": "greedy", "balloon": {"controller": "shares", "interval": 0.2, "step": 2048, "tax": 0.75},
+        "disk": "none", "disk_time": "virtual", "direct": False}
     assert plan.budget == baseline_budget(scenario) == (128 << 20) + (1 << 20) + 2 * 64 * 4096
     assert plan.guests[0].line == {
         "cluster": "c", "name": "bank-1", "workload": "sqlite", "ram": 64 << 20, "max_mem": 64 << 20, "weight": 2,
         "selfballoon": False, "options": {"rows": 7}, "seed": 3000, "seconds": 4.0, "operations": None,
-        "limit_seconds": 40.0, "faults": "software"}
+        "limit_seconds": 40.0, "faults": "software",
+        "disk": {"latency": "none", "time": "virtual", "direct": False, "trim": False}}
     assert plan.guests[1].line["seed"] != plan.guests[0].line["seed"]
 
 

@@ -8,7 +8,7 @@ from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
 GUEST = '[[guest]]\nname = "bank"\nram = "64MiB"\nworkload = "sqlite"\n'
-SCHEMES = "none, more-ram, swap, balloon, light, tmem, cmm2, cmm2+tmem"
+SCHEMES = "none, more-ram, swap, balloon, light, tmem, swapcache, cmm2, cmm2+tmem"
 
 # (scenario, the whole line after "FILE: ")
 WRONG = [
@@ -80,7 +80,13 @@ WRONG = [
     (HEAD + "[balloon]\ntax = 1.0\n" + GUEST, "balloon.tax: 1.0 is too large; it must be below 1.0"),
     (HEAD + "[balloon]\nfloor = 1\n" + GUEST,
      "balloon.floor: is no key here; allowed: controller, interval, step, tax"),
-    (HEAD + '[disk]\nlatency = "ssd"\n' + GUEST, "disk.latency: 'ssd' is not allowed; allowed: none"),
+    (HEAD + '[disk]\nlatency = "tape"\n' + GUEST,
+     "disk.latency: 'tape' is not allowed; allowed: none, ssd, hdd, network"),
+    (HEAD + '[disk]\ntime = "real"\n' + GUEST, "disk.time: 'real' is not allowed; allowed: virtual, waited"),
+    (HEAD + '[disk]\ndirect = 1\n' + GUEST, "disk.direct: 1 is neither true nor false"),
+    (HEAD + '[disk]\ndirect = true\nlatency = "ssd"\n' + GUEST,
+     "disk.latency: 'ssd' is a model, and direct = true is the disk that there is; use one of the two"),
+    (HEAD + 'disk = "ssd"\n' + GUEST, "disk: must be a table"),
     ("name = x\n", "is not TOML: Invalid value (at line 1, column 8)"),
     (HEAD + "seconds = 6\n", "is not TOML: Cannot overwrite a value (at line 4, column 12)"),
 ]
@@ -119,6 +125,7 @@ WRONG_OPTIONS = [
     ({"seconds": 1.0, "operations": 1}, "--seconds and --ops exclude each other; give one of them"),
     ({"faults": "soft"}, "--faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     ({"seed": -4}, "--seed: -4 is too small; at least 0"),
+    ({"disk": "tape"}, "--disk: 'tape' is not allowed; allowed: none, ssd, hdd, network"),
 ]
 
 
