@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from hypervisor.schemes import offered
+from hypervisor.toolstack.compare.commands import commands as compare_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
 from hypervisor.toolstack.states_cli import states
 from hypervisor.toolstack.tmem_cli import tmem
@@ -33,6 +34,7 @@ ctl = typer.Typer(help="Speak to a running cluster.")
 ctl.add_typer(tmem)
 ctl.add_typer(states)
 app.add_typer(ctl, name="ctl")
+app.add_typer(compare_commands)
 
 
 def main() -> int:

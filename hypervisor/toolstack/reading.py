@@ -30,13 +30,13 @@ DEFAULT = "scripts/scenarios/default.toml"
 INNER = {"disk": "latency"}      # options that stand for a key of the table of their name
 
 
-def listed(schemes: str | None) -> list[str]:
-    """Return the schemes of a comma list, each once; none for None."""
+def listed(schemes: str | None, option: str = "--scheme") -> list[str]:
+    """Return the schemes of a comma list, each once; none for None.  `option` is how the person gave it."""
     names = [name.strip() for name in schemes.split(",")] if schemes is not None else []
     try:
         return list(dict.fromkeys(known_scheme(name) for name in names))
     except ValueError as error:
-        raise UsageProblem(f"--scheme: {error}") from None
+        raise UsageProblem(f"{option}: {error}") from None
 
 
 def default_path() -> Path:

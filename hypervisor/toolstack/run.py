@@ -48,7 +48,7 @@ def run(scenario: Scenario, schemes: Sequence[str], means: Means) -> Outcome:
     means.journal.open()
     clusters = cluster_names(len(schemes) + 1)
     baseline = Phase(baseline_plan(scenario, clusters[0], mode.name), means).run()
-    problems = [*baseline.problems, *_idle(baseline)]
+    problems = [*baseline.problems, *idle(baseline)]
     if problems:
         return Outcome(scenario, tuple(schemes), (), tuple(f"baseline: {line}" for line in problems), mode)
     done = {guest.name: (guest.operations, guest.seconds or 0.0) for guest in baseline.guests}
@@ -61,7 +61,7 @@ def run(scenario: Scenario, schemes: Sequence[str], means: Means) -> Outcome:
     return Outcome(scenario, tuple(schemes), tuple(summaries), found, mode)
 
 
-def _idle(baseline: PhaseResult) -> list[str]:
+def idle(baseline: PhaseResult) -> list[str]:
     """Without an operation in the baseline there is no work to compare."""
     return [f"guest {guest.name!r} finished no operation; give it more time (seconds) or set operations"
             for guest in baseline.guests if not guest.operations and guest.seconds is not None]

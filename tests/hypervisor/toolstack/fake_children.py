@@ -161,6 +161,14 @@ def work(order: dict[str, Any]) -> None:
     done(order)
 
 
+def out_of_memory_when_cut(order: dict[str, Any]) -> None:
+    """Do well with all the RAM that was promised, and fail with less."""
+    if order["ram"] < order["max_mem"]:
+        say("failed", error="out of memory")
+        sys.exit(1)
+    done(order, seconds=0.05)
+
+
 def hang(order: dict[str, Any]) -> None:
     forever()
 
@@ -196,6 +204,7 @@ AT_WORK = {
     "a-text": lambda order: done(order, pages_verified="many"),
     "a-truth": lambda order: done(order, mismatches=False),
     "less-when-measured": less_when_measured,
+    "brisk": lambda order: done(order, seconds=0.05), "out-of-memory-when-cut": out_of_memory_when_cut,
     "idle": lambda order: done(order, operations=0),
     "more": lambda order: done(order, operations=1 + (order["operations"] or 100)),
     "less": lambda order: done(order, operations=order["operations"] - 1),
