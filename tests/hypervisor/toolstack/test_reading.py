@@ -2,8 +2,9 @@
 
 import pytest
 
+from hypervisor.schemes import offered
 from hypervisor.toolstack.reading import listed, load
-from hypervisor.toolstack.scenario import WORKLOADS, offered
+from hypervisor.toolstack.scenario import WORKLOADS
 from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
