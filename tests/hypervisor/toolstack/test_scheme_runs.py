@@ -2,12 +2,7 @@
 
 import json
 
-MAIN = """
-import sys
-from hypervisor.toolstack.cli import main
-sys.argv = ["memcommons", *sys.argv[1:]]
-sys.exit(main())
-"""
+MAIN = "import sys; from hypervisor.toolstack.cli import main; sys.exit(main())"
 DEADLINE_S = 200.0
 SCENARIO = """
 name = "two"
