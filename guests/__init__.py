@@ -7,11 +7,14 @@
     arrays       numpy arrays on guest memory that heal; `pageranges` finds them pages, without a guest kernel
     sources      where each page's bytes can be had again
     processor    ESSA as the guest's processor executes it, on either hint path; diag 10, reset
-    tmem         the tmem calls; `pool` one pool: put, get, many; `moving` follows tmem to another cluster
+    tmem         the tmem calls; `pool` one pool: put, get, many; `handles` what names a page there; `moving` follows
+                 tmem to another cluster
+    mappings/    tmem's pool on volatile pages, CMM2's marks on tmem, and where the two differ
     kernel/      allocator, page cache, lists, swap, hints: a small guest kernel
     volatility   what forbids make_volatile, as a table
-    disk         a virtual disk over a file
+    disk         a virtual disk over a file; `device` what its requests cost, by a stated model
     cleancache, frontswap        tmem's two users
+    hostcache    a disk behind a cache of the host's, which was proposed in their place
     selfballoon  how large a guest should be (pure)
     debugfs      counters under the names that Linux gave them
     workloads/   what guests do, one file each

@@ -34,6 +34,7 @@ from shm.facilities import Facilities
 from shm.names import QUEUES
 from shm.pagestate import Essa
 from shm.statemap import StateLock, StateMap
+from shm.target import target_word
 from shm.transfer import Transfer
 from shm.units import parse_size
 from shm.userfault import Userfault, open_userfault
@@ -122,7 +123,9 @@ class Guest:
         self.counters = attach_counters(count.map().data)
         buffer = Transfer(transfer.map())
         self.channel = GuestEnd(*self._queues, self._link, buffer)
-        self._map = StateMap(usage.map()[:self.pages], content.map(writable=False)[:self.pages],
+        said = content.map(writable=False)
+        self._target = target_word(said).data
+        self._map = StateMap(usage.map()[:self.pages], said[:self.pages],
                              StateLock(self._semaphore), self._facilities.kvm)
         self.faults = SOFTWARE if uffd is None else HARDWARE
         if uffd is None:
@@ -202,6 +205,11 @@ class Guest:
         which takes all pages.  UsageProblem when there is no room for it, or its shape, dtype or rebuild are none.
         """
         return make_array(Place(self.memory, self.processor, self._ranges), shape, dtype, rebuild, name)
+
+    @property
+    def target(self) -> int | None:
+        """How many pages the hypervisor wants this guest to have; None where it has not said."""
+        return self._target[0] or None
 
     def ping(self) -> None:
         """Make a hypercall that does nothing."""

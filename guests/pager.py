@@ -26,6 +26,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -37,7 +38,9 @@ from shm.userfault import Userfault
 LEAVE_S = 2.0
 AT_ONCE_S = 0.5              # a source is asked for as many pages at once as it last gave in this time
 HANGING_S = 60               # a restore function that runs so long is of a guest that was ended: SIGALRM ends the pager
-_RESTORED_WORD, _READ_WORD = 35, 36          # Count.PAGER_RESTORED, PAGER_DISK_READS: written by the pager alone
+# Count.PAGER_RESTORED, PAGER_DISK_READS, PAGER_DISK_REQUESTS: written by the pager alone
+_RESTORED_WORD, _READ_WORD, _REQUESTS_WORD = 35, 36, 37
+NANO = 1_000_000_000
 
 Restore = Callable[[int, int], bytes]        # (gfn, pages) -> their bytes
 
@@ -51,7 +54,9 @@ class Sources:
 
     def __init__(self, table: memoryview, counters: memoryview) -> None:
         self._table, self._counters = table, counters
+        self._block = memoryview(mmap.mmap(-1, paging.PAGES_AT_ONCE * PAGE))     # on pages: a disk's file may be direct
         self.disks: dict[int, int] = {}
+        self.costs: dict[int, tuple[int, int]] = {}          # of a disk: ns to sleep for a request, and for each block
         self.ranges: list[tuple[int, int, Restore]] = []     # first, pages; the latest first
         self.last_resort: Restore | None = None              # for pages that nobody else knows
 
@@ -83,10 +88,15 @@ class Sources:
         disk, block = divmod(entry - paging.FIRST_BLOCK, 1 << paging.DISK_SHIFT)
         if disk not in self.disks:
             raise Unrestorable(f"page {gfn} is on disk {disk}, which was never named")
-        data = os.pread(self.disks[disk], count * PAGE, block * PAGE)
+        read = os.preadv(self.disks[disk], [self._block[:count * PAGE]], block * PAGE)
+        data = bytes(self._block[:read])
         if len(data) <= (count - 1) * PAGE:                  # the last block of an image may be cut: zeros follow
             raise Unrestorable(f"disk {disk} ends before block {block + count - 1}")
         self._counters[_READ_WORD] += count
+        self._counters[_REQUESTS_WORD] += 1
+        latency, transfer = self.costs.get(disk, (0, 0))
+        if latency:
+            time.sleep((latency + count * transfer) / NANO)
         return (data[:tail] if tail else data).ljust(count * PAGE, b"\0")
 
     def add(self, first: int, pages: int, restore: Restore) -> None:
@@ -230,7 +240,10 @@ class Pager:
         if message.kind == paging.MOVED:
             (self.base,) = message.words
         elif message.kind == paging.DISK:
-            self.sources.disks[message.words[0]] = fds[0]
+            number, *cost = message.words
+            self.sources.disks[number] = fds[0]
+            if cost:
+                self.sources.costs[number] = cost[0], cost[1]
         else:
             first, pages = message.words
             if fds:

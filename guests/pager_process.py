@@ -89,8 +89,8 @@ class PagerProcess:
         self._base = base
         self._tell(paging.MOVED, (base,), ())
 
-    def _name_disk(self, number: int, fd: int) -> None:
-        self._tell(paging.DISK, (number,), (fd,))
+    def _name_disk(self, number: int, fd: int, cost: tuple[int, ...] = ()) -> None:
+        self._tell(paging.DISK, (number, *cost), (fd,))
 
     def _tell(self, kind: int, words: tuple[int, ...], fds: tuple[int, ...]) -> None:
         try:

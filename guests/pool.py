@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, U32, U64, Op, Refusal, Reply, Status
+from guests.handles import Oid, check_part, checked_index, handles_of, parts_of, words_of
+from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, Op, Refusal, Reply, Status
 from shm.errors import TmemRefused
 
 if TYPE_CHECKING:
     from guests.tmem import TmemClient
 
-Oid = int | Sequence[int]
 ENDING = (int(Status.ENODEV), int(Status.EIO))       # answers that end a batch
 # An attribute of an enum costs half a microsecond.
 _OK, _PUT, _GET = int(Status.OK), Op.PUT_PAGE, Op.GET_PAGE
-_INTEGER = (int, np.integer)
 _SLOTS = np.arange(MULTICALL_LIMIT, dtype=np.uint64) << np.uint64(32)
 
 
@@ -48,40 +47,40 @@ class Pool:
         """Store a copy of `page` (4096 bytes); False when refused, and then nothing is stored under the handle."""
         if len(page) != PAGE_SIZE:
             raise ValueError(f"a page is {PAGE_SIZE} bytes, not {len(page)}")
-        words, index = _words(oid), _index(index)
+        words, index = words_of(oid), checked_index(index)
         self.client.transfer.first[:] = memoryview(page)     # type: ignore[arg-type]  # an array has a buffer
         return self._stored(self.client.call(_PUT, self.number, *words, index))
 
     def new_page(self, oid: Oid, index: int) -> bool:
         """Store a page of zeros; False when refused, as `put`."""
-        return self._stored(self.client.call(Op.NEW_PAGE, self.number, *_words(oid), _index(index)))
+        return self._stored(self.client.call(Op.NEW_PAGE, self.number, *words_of(oid), checked_index(index)))
 
     def get(self, oid: Oid, index: int) -> bytes | None:
         """Return the page last put under the handle, or None."""
-        reply = self.client.call(_GET, self.number, *_words(oid), _index(index))
+        reply = self.client.call(_GET, self.number, *words_of(oid), checked_index(index))
         return bytes(self.client.transfer.first) if self._checked(reply) == _OK else None
 
     def read(self, oid: Oid, index: int, offset: int, length: int) -> bytes | None:
         """Return `length` bytes of the page from `offset` on, or None; a get otherwise, of the whole page."""
-        words, index = _words(oid), _index(index)
-        _check_part(offset, length)
+        words, index = words_of(oid), checked_index(index)
+        check_part(offset, length)
         reply = self.client.call(Op.READ, self.number, *words, index, offset, 0, length)
         return bytes(self.client.transfer.first[:length]) if self._checked(reply) == Status.OK else None
 
     def write(self, oid: Oid, index: int, offset: int, data: bytes | np.ndarray) -> bool:
         """Store `data` into the page from `offset` on; a new page is zero elsewhere.  False when refused, as `put`."""
-        words, index = _words(oid), _index(index)
-        _check_part(offset, len(data))
+        words, index = words_of(oid), checked_index(index)
+        check_part(offset, len(data))
         self.client.transfer.first[:len(data)] = memoryview(data)    # type: ignore[arg-type]
         return self._stored(self.client.call(Op.WRITE, self.number, *words, index, offset, 0, len(data)))
 
     def flush(self, oid: Oid, index: int) -> None:
         """Make sure that the next get of the handle misses."""
-        self._checked(self.client.call(Op.FLUSH_PAGE, self.number, *_words(oid), _index(index)))
+        self._checked(self.client.call(Op.FLUSH_PAGE, self.number, *words_of(oid), checked_index(index)))
 
     def flush_object(self, oid: Oid) -> None:
         """Flush every index of one object."""
-        self._checked(self.client.call(Op.FLUSH_OBJECT, self.number, *_words(oid)))
+        self._checked(self.client.call(Op.FLUSH_OBJECT, self.number, *words_of(oid)))
 
     def destroy(self) -> None:
         """Flush all and give the pool's number back; TmemRefused while the guest is being migrated (T88)."""
@@ -110,11 +109,11 @@ class Pool:
 
     def put_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray, pages: np.ndarray) -> np.ndarray:
         """Store copies of `pages` (n, 4096) under one object id, or under n (n, 3); return which were stored (bool)."""
-        words, numbers = _handles(oids, indexes)
+        words, numbers = handles_of(oids, indexes)
         if pages.shape != (len(numbers), PAGE_SIZE):
             raise ValueError(f"{len(numbers)} pages are an array of {(len(numbers), PAGE_SIZE)}, not {pages.shape}")
         stored, self.refusals = np.ones(len(numbers), bool), np.zeros(len(numbers), np.uint32)
-        for part in _parts(len(numbers)):
+        for part in parts_of(len(numbers)):
             self.client.transfer.pages[:part.stop - part.start] = pages[part]
             answered = self._multicall(_PUT, words, numbers, part)
             if answered is not None:
@@ -126,9 +125,9 @@ class Pool:
 
     def get_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which handles hit (bool) and the pages (n, 4096); rows of misses are zero."""
-        words, numbers = _handles(oids, indexes)
+        words, numbers = handles_of(oids, indexes)
         hits, pages = np.ones(len(numbers), bool), np.empty((len(numbers), PAGE_SIZE), np.uint8)
-        for part in _parts(len(numbers)):
+        for part in parts_of(len(numbers)):
             answered = self._multicall(_GET, words, numbers, part)
             pages[part] = self.client.transfer.pages[:part.stop - part.start]
             if answered is not None:
@@ -138,8 +137,8 @@ class Pool:
 
     def flush_many(self, oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> None:
         """Make sure that the next get of each handle misses."""
-        words, numbers = _handles(oids, indexes)
-        for part in _parts(len(numbers)):
+        words, numbers = handles_of(oids, indexes)
+        for part in parts_of(len(numbers)):
             self._multicall(Op.FLUSH_PAGE, words, numbers, part)
 
     def _multicall(self, op: Op, words: np.ndarray, numbers: np.ndarray, part: slice) -> np.ndarray | None:
@@ -158,41 +157,3 @@ class Pool:
                 if (answered["status"] == status).any():
                     self._check(status)
         return answered
-
-
-def _words(oid: Oid) -> tuple[int, int, int]:
-    if type(oid) is int and 0 <= oid <= U64:
-        return oid, 0, 0
-    words = (int(oid), 0, 0) if isinstance(oid, _INTEGER) else tuple(int(word) for word in oid)
-    if len(words) != 3 or not all(0 <= word <= U64 for word in words):
-        raise ValueError(f"object id {oid!r}: use one number from 0 to 2^64 - 1, or three")
-    return words
-
-
-def _index(index: int) -> int:
-    if not 0 <= index <= U32:
-        raise ValueError(f"index {index}: use 0 to 2^32 - 1")
-    return int(index)
-
-
-def _check_part(offset: int, length: int) -> None:
-    if offset < 0 or length < 0 or offset + length > PAGE_SIZE:
-        raise ValueError(f"bytes {offset} to {offset + length} do not lie in a page of {PAGE_SIZE}")
-
-
-def _handles(oids: Oid | np.ndarray, indexes: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return object ids (n, 3), or (1, 3) where all have the same, and indexes (n,), both uint64."""
-    numbers = np.asarray(indexes, dtype=np.int64).reshape(-1).view(np.uint64)    # below 0: far beyond U32
-    if len(numbers) and numbers.max() > U32:
-        raise ValueError("indexes: use 0 to 2^32 - 1")
-    one = isinstance(oids, _INTEGER) or np.ndim(oids) == 1
-    words = np.array([_words(oids)], np.uint64) if one else np.asarray(oids, np.uint64)  # type: ignore[arg-type]
-    if not one and words.shape != (len(numbers), 3):
-        raise ValueError(f"object ids: use one, or an array of {(len(numbers), 3)}, not {words.shape}")
-    return words, numbers
-
-
-def _parts(count: int) -> list[slice]:
-    if 0 < count <= MULTICALL_LIMIT:
-        return [slice(0, count)]
-    return [slice(at, min(at + MULTICALL_LIMIT, count)) for at in range(0, count, MULTICALL_LIMIT)]

@@ -22,14 +22,14 @@ PAGE = paging.PAGE
 
 
 class Sources:
-    """The table of one guest; `name_disk(number, fd)` tells the pager of a disk.
+    """The table of one guest; `name_disk(number, fd, cost)` tells the pager of a disk.
 
     A page that was potentially volatile when it was discarded is so again when it was restored (`restores_p`).
     """
 
     restores_p = True
 
-    def __init__(self, pages: int, name_disk: Callable[[int, int], None]) -> None:
+    def __init__(self, pages: int, name_disk: Callable[[int, int, tuple[int, ...]], None]) -> None:
         self.object = SharedObject(os.memfd_create("memcommons-sources", os.MFD_CLOEXEC))
         os.ftruncate(self.object.fd, pages * 8)
         self.object.pages = -(-pages * 8 // PAGE)
@@ -42,7 +42,7 @@ class Sources:
     def register(self, disk: Disk) -> int:
         """Return the number of a disk; the pager is told of it the first time."""
         if disk not in self._numbers:
-            self._name_disk(len(self._numbers), disk.fileno())
+            self._name_disk(len(self._numbers), disk.fileno(), disk.device.pager_words if disk.device else ())
             self._numbers[disk] = len(self._numbers)
         return self._numbers[disk]
 

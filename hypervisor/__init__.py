@@ -15,12 +15,14 @@ It never imports guests; guests are separate processes that attach at the door.
     granting     room for what is given, within the budget and max_mem
     faults       hardware faults; `onepage` serves the usual one, `handover` checks what a guest hands over
     mapping      a guest's registered memory, from outside; `references` are its access bits
-    swap         the hypervisor's swap disk
+    swap         the hypervisor's swap disk; `swapcost` what it costs by a stated model, and who waits
     tmem/        pools, store, heap
     census       usage by content, as the CMM2 patches showed it (pure)
     policy/      census in, plan out
     reclaim      takes the census, carries the plan out
     audit        the kernel's count against the ledger
+    allowance    how many persistent tmem pages a guest may still put
+    ballooning   tells guests how many pages to have
     schemes      how a cluster overcommits, as a table
     toolstack/   run, serve, ctl, clean: what Xen's xl is to Xen
 """

@@ -29,15 +29,19 @@ def main() -> int:
 
 def serve(order: dict[str, Any]) -> int:
     """Run a machine with the settings of `order`; sizes there are bytes."""
-    from hypervisor.machine import FAULT_DEADLINE_S, Machine, Settings
+    from hypervisor.machine import FAULT_DEADLINE_S, BalloonRules, Machine, Settings
 
     machine = Machine(Settings(
         cluster=order["cluster"], budget=order["budget"] // PAGE_SIZE, scheme=order.get("scheme", "cmm2+tmem"),
-        reclaim=order.get("reclaim", "hint-after-choice"), swap=order.get("swap", 0) // PAGE_SIZE,
+        reclaim=order.get("reclaim", "hint-after-choice"), bias=order.get("bias", 0.0),
+        swap=order.get("swap", 0) // PAGE_SIZE,
         ephemeral_pages=order.get("ephemeral_pages", 0), folder=order.get("folder"), form=order.get("form", "raw"),
         quirks=order.get("quirks", "none"), write_back=order.get("write_back", False),
         dedup_across=order.get("dedup_across", False), cmma=order.get("cmma", "architected"),
+        disk=order.get("disk", "none"), disk_time=order.get("disk_time", "virtual"),
+        direct=order.get("direct", False),
         access_bits=order.get("access_bits", True), fault_deadline=order.get("fault_deadline", FAULT_DEADLINE_S),
+        targets=order.get("targets", "greedy"), balloon=BalloonRules(**order.get("balloon", {})),
     ), report)
     signal.signal(signal.SIGTERM, lambda *_: setattr(machine, "stopping", True))
     machine.watch(sys.stdin.fileno(), lambda: setattr(machine, "stopping", not os.read(sys.stdin.fileno(), 4096)))

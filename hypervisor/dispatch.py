@@ -45,6 +45,7 @@ class Dispatch:
     def answer(self, domain: Domain, message: bytes) -> bytes:
         """Return the reply to whatever bytes a guest has sent."""
         domain.counts.data[_HYPERCALLS] += 1
+        self.cmm2.cost.client = domain
         try:
             request = decode_request(message)
         except UnknownCall:

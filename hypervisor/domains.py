@@ -25,6 +25,7 @@ from shm.counters import HostCount, attach_counters
 from shm.pagestate import CONTENT_MASK, REFERENCED, RESIDENT, ZERO
 from shm.releaselist import ReleaseList
 from shm.statemap import StateLock, StateMap
+from shm.target import content_pages, target_word
 from shm.transfer import TRANSFER_PAGES, Transfer
 
 GRACE_S = 0.1                # a page just granted is no victim for so long, or until it was accessed
@@ -140,6 +141,7 @@ class Domain:
     queues: HostEnd
     transfer: Transfer
     counters: np.ndarray         # the guest's own, in shared memory
+    target: np.ndarray           # uint64, one: pages that it shall have; 0: not said.  `Ballooning` writes it
     slots: np.ndarray            # int32: swap slot of each preserved page, else NO_SLOT
     grace: Grace
     holds: np.ndarray            # uint8: no eviction takes a page that is pinned, or RESTORING
@@ -226,14 +228,15 @@ def make_domain(number: int, name: str, pid: int, link: socket.socket, pages: in
             queue.close()
         names.forget_guest(stem)
         raise
-    usage, content = (objects[kind].map()[:pages] for kind in ("usage", "content"))
+    usage, content = objects["usage"].map()[:pages], objects["content"].map()
+    target, content = target_word(content), content[:pages]
     content[:] = ZERO
     transfer = Transfer(objects["transfer"].map())
     return Domain(
         number=number, name=name, pid=pid, pidfd=pidfd, weight=weight, max_pages=max_pages, stem=stem, link=link,
         ram=objects["ram"], objects=objects, map=StateMap(usage, content, lock, kvm), queues=HostEnd(*queues),
         transfer=transfer, releases=ReleaseList(transfer.releases) if kvm else None,
-        counters=attach_counters(objects["count"].map().data),
+        counters=attach_counters(objects["count"].map().data), target=target,
         slots=np.full(pages, NO_SLOT, np.int32), grace=Grace(pages),
         holds=np.zeros(pages, np.uint8),
     )
@@ -241,8 +244,7 @@ def make_domain(number: int, name: str, pid: int, link: socket.socket, pages: in
 
 def _make_objects(stem: str, pages: int, objects: dict[str, SharedObject]) -> None:
     """Fill `objects`: the guest's memory, sparse, and control objects with all their frames, so no touch can fail."""
-    bytes_in_pages = -(-pages // PAGE_SIZE)
-    sizes = {"usage": bytes_in_pages, "content": bytes_in_pages, "transfer": TRANSFER_PAGES, "count": 1}
+    sizes = {"usage": -(-pages // PAGE_SIZE), "content": content_pages(pages), "transfer": TRANSFER_PAGES, "count": 1}
     objects["ram"] = SharedObject.create(f"{stem}.ram", pages)
     for kind, size in sizes.items():
         objects[kind] = SharedObject.sealed(f"{stem}.{kind}", size)

@@ -99,7 +99,7 @@ class Faults:
 
     def serve(self, domain: Domain) -> None:
         """Serve the faults that are waiting."""
-        hardware = domain.hardware
+        hardware, self.cmm2.cost.client = domain.hardware, domain
         assert hardware is not None
         if os.get_blocking(hardware.mapping.uffd.fd):        # the flag is shared: the guest has changed it
             self.end(domain, "it made its userfaultfd block, which would have held up everybody")
@@ -300,6 +300,7 @@ class Faults:
                     self._retry(domain, domain.hardware)
 
     def _retry(self, domain: Domain, hardware: Hardware) -> None:
+        self.cmm2.cost.client = domain
         if hardware.restoring:
             hardware.collect(domain)
         too_old = monotonic() - self.deadline

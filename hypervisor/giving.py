@@ -14,6 +14,7 @@ from hypervisor.domains import NO_SLOT, RESTORING, Domain
 from hypervisor.ledger import Ledger
 from hypervisor.mapping import Mapping, Unmapped
 from hypervisor.swap import SwapDisk
+from hypervisor.swapcost import SwapCost
 from shm.abi import PAGE_SIZE
 from shm.arena import runs
 from shm.counters import HostCount
@@ -36,9 +37,10 @@ class Wanting:
 class Giving:
     """Gives frames.  `swap` is None where the scheme has no hypervisor swap."""
 
-    def __init__(self, ledger: Ledger, swap: SwapDisk | None) -> None:
+    def __init__(self, ledger: Ledger, swap: SwapDisk | None, cost: SwapCost | None = None) -> None:
         self.ledger = ledger
         self.swap = swap
+        self.cost = cost or SwapCost()           # the swap disk's, also where another part alone has a swap disk
         self.doomed: dict[Domain, str] = {}      # guests whose memory is not what they said: to be ended, and why
 
     def wanting(self, domain: Domain, gfns: np.ndarray) -> Wanting | None:

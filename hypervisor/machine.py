@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+from hypervisor.allowance import Allowance
 from hypervisor.audit import Audit, probe
+from hypervisor.ballooning import Ballooning
 from hypervisor.cmm2 import Cmm2
 from hypervisor.dispatch import Dispatch
 from hypervisor.domains import Domain, close_domain
@@ -28,11 +30,14 @@ from hypervisor.granting import Granting
 from hypervisor.ledger import HEAP, Ledger
 from hypervisor.migration import Migration
 from hypervisor.orders import Orders
-from hypervisor.policy import POLICIES
+from hypervisor.policy import policy_of
+from hypervisor.policy.balloon import DEFAULT as BALLOON
+from hypervisor.policy.balloon import Rules as BalloonRules
 from hypervisor.processor import ProcessorCalls
 from hypervisor.reclaim import Reclaim
 from hypervisor.schemes import SCHEMES, Scheme
 from hypervisor.swap import SwapDisk
+from hypervisor.swapcost import SwapCost
 from hypervisor.tmem.calls import TmemCalls
 from hypervisor.tmem.control import Control
 from hypervisor.tmem.forms import Form
@@ -40,11 +45,13 @@ from hypervisor.tmem.heap import Heap
 from hypervisor.tmem.shelf import Rules
 from hypervisor.tmem.storage import Storage
 from hypervisor.tmem.store import Store
+from hypervisor.tmem.targets import Targets
 from shm import door, names
-from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, Refusal
+from shm.abi import PAGE_SIZE
 from shm.arena import SharedObject
 from shm.channel import HaltPoll
 from shm.counters import HostCount
+from shm.diskcost import VIRTUAL, WAITED, model_named
 from shm.errors import BadHypercall
 from shm.facilities import CMMA
 
@@ -53,8 +60,6 @@ TICK_S = 0.1                 # the kernel's count is sampled so often
 COMPACT_PAGES = 64           # stored pages moved together each time
 AUDIT_S = 1.0                # ... and held against the ledger so often
 XEN_QUIRKS = "xen-4.2"
-WRITE_BACK_PAGES = 1024      # persistent pages written to the swap disk together, at most, for a put
-SURE_PAGES = 512             # frames that persistent pages leave to each guest's memory, where there is a swap disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +70,22 @@ class Settings:
     budget: int
     scheme: str = "cmm2+tmem"
     reclaim: str = "hint-after-choice"
+    bias: float = 0.0            # of its choice towards what need not be preserved: 0 to 1
     swap: int = 0
     ephemeral_pages: int = 0
     folder: str | None = None    # of the swap disk
     form: str = "raw"            # in which a new guest's tmem pages are stored
     quirks: str = "none"         # or "xen-4.2"
+    targets: str = "greedy"      # of persistent tmem: a row of `hypervisor.policy.targets`
     write_back: bool = False     # persistent tmem pages may go to the swap disk
     access_bits: bool = True     # look for them in hardware mode; without, its clock knows the order of places alone
     fault_deadline: float = FAULT_DEADLINE_S     # seconds in which a hardware fault must be resolved
     dedup_across: bool = False   # equal pages of different guests share a frame: a timing channel between them
     cmma: str = "architected"    # how guests' processors execute ESSA: a row of `shm.facilities.CMMA`
+    balloon: BalloonRules = BALLOON     # how balloons are steered, where the scheme has them
+    disk: str = "none"           # what the swap disk costs: a row of `shm.diskcost.MODELS`
+    disk_time: str = VIRTUAL     # or WAITED
+    direct: bool = False         # the swap disk is read and written past the machine's page cache
 
 
 class Machine:
@@ -106,17 +117,23 @@ class Machine:
         fcntl.flock(holder.fd, fcntl.LOCK_EX)
         self.ledger = Ledger(settings.budget)
         has_disk = settings.swap and (scheme.swap or (scheme.tmem and settings.write_back))
-        self.swap = SwapDisk(settings.swap, settings.folder) if has_disk else None
+        self.cost = SwapCost(model_named(settings.disk), settings.disk_time == WAITED)
+        self.swap = SwapDisk(settings.swap, settings.folder, self.cost, settings.direct) if has_disk else None
         if self.swap is not None:
             self._undo.callback(self.swap.close)
-        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None)
-        self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2, POLICIES[settings.reclaim])
+        self.cmm2 = Cmm2(self.ledger, self.swap if scheme.swap else None, self.cost)
+        self.reclaim = Reclaim(self.ledger, self.domains, self.cmm2,
+                               policy_of(settings.reclaim, settings.bias))
         most = psutil.virtual_memory().total // PAGE_SIZE    # sparse: a budget may be raised to all there is
         self.heap = Heap(self._make("heap", most), self.ledger, lambda frames: self.reclaim.room(HEAP, frames))
-        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings), self._allowance)
+        self.allowance = Allowance(self)
+        self.store = Store(Storage(self.heap, self.swap, settings.dedup_across), self._rules(settings, scheme),
+                           self.allowance)
+        self.targets = Targets(self.store, settings.targets)
         self.control = Control(self.store)
         self.reclaim.heap, self.reclaim.store = self.heap, self.store
         self.audit = Audit(self.ledger, self.domains, self.heap)
+        self.ballooning = Ballooning(self.ledger, self.domains, settings.balloon) if scheme.balloon else None
         self.facilities = CMMA[settings.cmma]
         granting = Granting(self.cmm2, self.reclaim, self.store)
         self.faults = Faults(granting, self.end, self.watch, self.unwatch, settings.fault_deadline,
@@ -139,42 +156,18 @@ class Machine:
         return made
 
     @staticmethod
-    def _rules(settings: Settings) -> Rules:
+    def _rules(settings: Settings, scheme: Scheme) -> Rules:
+        """A guest of a host that caches its disks makes a shared pool of its own, under a secret that it draws."""
         return Rules(ephemeral_cap=settings.ephemeral_pages, form=Form[settings.form.upper()],
-                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back)
-
-    def _allowance(self, owner: int) -> tuple[int, Refusal]:
-        """Return how many persistent pages a guest may still put, and what keeps it from more.
-
-        RAM that it holds and these stay within its max_mem (T67), and all guests' together leave what `_room` says.
-        """
-        held = self.ledger.held.get(owner, 0) + self.store.pages_of(owner, persistent=True)
-        domain = self.domains.get(owner)
-        own = (domain.max_pages if domain is not None else self.migration.max_pages(owner)) - held
-        room = self._room() if own > 0 else 0
-        return (own, Refusal.MAX_MEM) if own <= room else (room, Refusal.RESERVED)
-
-    def _room(self) -> int:
-        """Return how many persistent pages more memory holds beside what guests' memory must always find.
-
-        That is all of it where it cannot be swapped out.  Where persistent pages may be written back, the oldest are,
-        as far as they leave the slots that the rest of the guests' memory may need, and some for a guest that is yet to
-        come (T70): else disk and memory would both be full of them, and the next fault would find nothing.
-        """
-        pages = [domain.pages for domain in self.domains.values()]
-        sure = sum(pages) if self.cmm2.swap is None else sum(min(each, SURE_PAGES) for each in pages)
-        room = self.ledger.budget - sure - self.reclaim.low - self.store.lasting_frames
-        if self.swap is not None and self.settings.write_back and room < MULTICALL_LIMIT:
-            kept = sum(pages) - sure + min(SURE_PAGES, self.swap.slots // 2)
-            slots = self.swap.slots - self.store.storage.swapped - kept
-            room += self.store.write_pages_back(min(slots, MULTICALL_LIMIT - room, WRITE_BACK_PAGES))
-        return room
+                     quirks=settings.quirks == XEN_QUIRKS, write_back=settings.write_back,
+                     authorise=not scheme.host_cache)
 
     # guests come and go
 
     def admit(self, domain: Domain) -> None:
         self.domains[domain.number] = domain
         self.store.clients.expect(domain.number, domain.weight)
+        self.targets.decide(self.domains, self.allowance.pool)
         self.resume(domain)
         self.watch(domain.pidfd, lambda: self.bury(domain, "died"))
         self._allow_polling()
@@ -242,7 +235,9 @@ class Machine:
             # Race: an event before may have closed a later one's descriptor, and its number may be another's by now.
             for fd, callback in [(fd, self._watched[fd]) for fd, _ in self._wait()]:
                 if self._watched.get(fd) is callback:
+                    self.cost.client = None
                     callback()
+            self.cost.client = None
             self.reclaim.background()
             if self.cmm2.doomed or self.faults.late:
                 self._settle_accounts()
@@ -291,8 +286,12 @@ class Machine:
         self.migration.tick()
         self._allow_polling()
         self.faults.retry(list(self.domains.values()))       # for the deadlines of what pagers were asked
+        self.cost.client = None
         self.audit.kernel_frames()
         self.store.compact(COMPACT_PAGES)
+        self.targets.tick(now, self.domains, self.allowance.pool)
+        if self.ballooning is not None:
+            self.ballooning.tick(now)
         if now >= self._next_audit:
             self._next_audit = now + AUDIT_S
             self.check()
@@ -313,6 +312,7 @@ class Machine:
         total = self.departed + sum((domain.counts for domain in self.domains.values()), np.zeros_like(self.departed))
         total[HostCount.TMEM_EVICTIONS] = self.store.evictions
         total[HostCount.BACKGROUND_RECLAIMS] = self.reclaim.background_runs
+        total[HostCount.SWAP_BUSY_NS] = self.cost.busy_ns
         return total
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ stands meanwhile.  Whatever is not usual is left, with nothing changed, to `Faul
 arguments about races stand at `Giving`, whose steps these are.
 """
 
-import os
 from contextlib import suppress
 from socket import MSG_DONTWAIT
 from struct import Struct
@@ -85,7 +84,7 @@ class OnePage:
         """Read the page of a swap slot."""
         swap = self.giving.swap
         with suppress(OSError):
-            return swap is not None and os.preadv(swap.file.fileno(), [self._stage.data], slot * PAGE_SIZE) == PAGE_SIZE
+            return swap is not None and swap.read_one(slot, self._stage.data)
         return False
 
     # one for each state, called under the lock

@@ -69,7 +69,8 @@ class Orders:
         return {
             "name": domain.name, "pid": domain.pid,
             "moved": domain.moved["cluster"] if domain.moved else None, "ram": domain.pages * PAGE_SIZE,
-            "weight": domain.weight, "faults": "software" if domain.hardware is None else "hardware",
+            "target": int(domain.target[0]) * PAGE_SIZE or None, "weight": domain.weight,
+            "faults": "software" if domain.hardware is None else "hardware",
             "frames": machine.ledger.held.get(domain.number, 0),
             "persistent": store.pages_of(domain.number, persistent=True),
             "ephemeral": store.pages_of(domain.number, persistent=False),

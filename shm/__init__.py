@@ -11,6 +11,9 @@
     counters    a shared page of counters, one writer to each half
     names       what our objects are called, and what a killed cluster left behind
     door        the socket at which guests attach and people give orders
+    diskcost    what a disk costs: models, and the queue before each
+    directio    files past the page cache of the machine
+    latency     how long operations took: a histogram
     errors      sorted by whose fault it is
     units       sizes as people write them
 """

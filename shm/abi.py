@@ -18,7 +18,8 @@ import numpy as np
 
 from shm.errors import BadHypercall, UnknownCall
 
-ABI_VERSION = 3              # 1: no shared pools, no sub-page calls, entries of 48 bytes.  2: no hardware faults
+# 1: no shared pools, no sub-page calls, entries of 48 bytes.  2: no hardware faults.  3: no targets
+ABI_VERSION = 4
 PAGE_SIZE = 4096
 MESSAGE_BYTES = 512          # the largest message of a queue
 QUEUE_DEPTH = 4              # messages that a queue holds
@@ -113,6 +114,7 @@ class Refusal(IntEnum):
     RESERVED = 5             # persistent: all guests' together would take the frames that guests' memory must find
     CAP = 6                  # the operator's cap on this guest's tmem pages
     NO_FRAME = 7             # no frame is free, and nothing can be evicted for it
+    TARGET = 8               # persistent: the guest holds what the hypervisor's policy has dealt it
 
 
 class PoolFlag(IntFlag):

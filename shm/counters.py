@@ -51,6 +51,14 @@ class Count(IntEnum):
     FRONTSWAP_SHRUNK = 34        # that self-shrinking took out of frontswap
     PAGER_RESTORED = 35          # hardware mode: discarded pages filled again; this and the next are the pager's
     PAGER_DISK_READS = 36        # blocks of the guest's disks that it read for that
+    PAGER_DISK_REQUESTS = 37     # ... in so many requests; the pager's too
+    VIRTUAL_DISK_NS = 38         # what requests of the guest's disks cost by the model, where nothing slept for it
+    VIRTUAL_SWAP_NS = 39         # the same of the hypervisor's swap disk; the hypervisor writes this one
+    HOST_CACHE_GETS = 40         # blocks looked for in the host's cache of the guest's disks
+    HOST_CACHE_HITS = 41
+    HOST_CACHE_PUTS = 42         # entered: read from the disk, or written through
+    HOST_CACHE_TRIMMED = 43      # dead ones dropped
+    HOST_CACHE_DEAD = 44         # now there, or evicted since: nobody will read them before they are written
 
 
 class HostCount(IntEnum):
@@ -82,6 +90,8 @@ class HostCount(IntEnum):
     WRITE_FAULTS = 23            # stores to write-protected pages, the same
     DISCARD_FAULTS = 24          # of the hardware faults: delivered to the guest's pager (R26)
     PREFETCHED = 25              # pages granted beside one that was touched
+    SWAP_WAIT_NS = 26            # what the guest waited for the swap disk, by the model: page-ins, and page-outs for it
+    SWAP_BUSY_NS = 27            # what requests of the swap disk cost in all, nobody's too
 
 
 def attach_counters(buffer: memoryview) -> np.ndarray:

@@ -3,7 +3,8 @@
     RESTORE    hypervisor -> pager    runs of discarded pages, address and count: fill them (frames are reserved)
     FAILED     pager -> hypervisor    an address that it cannot fill, and why
 
-    DISK       guest -> pager         a disk's descriptor, and its number
+    DISK       guest -> pager         a disk's descriptor, and its number; where requests are to sleep, two more: ns for
+                                      a request, and for each block of it
     FUNCTION   guest -> pager         a restore function (pickled, in a descriptor) for pages `first` to `first + pages`
                                       ... without a descriptor: the functions for these pages go
     MOVED      guest -> pager         the guest's memory lies at another address now

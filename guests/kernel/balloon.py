@@ -2,6 +2,7 @@
 
     Balloon       inflates and deflates to a target
     SelfBalloon   sets the target every few seconds, by what programs were promised (`guests.selfballoon` decides)
+    Driver        follows the target that the host sets, a step at a time
 
 Rule 1: a page of the balloon is allocated, belongs to nobody, is on no list, is unused, and is RESERVED; `gfns`,
         written here alone as RESERVED is, is all that knows it.
@@ -22,6 +23,8 @@ from shm.counters import Count
 from shm.errors import OutOfMemory
 
 LOOK_EVERY = 8               # ticks: the clock is read on one in so many
+RETRY_S = 0.2                # after a step that did not get all it wanted (virtio_balloon)
+USABLE = 256                 # pages beside the allocator's reserve that no target takes: enough to page by
 
 
 class Balloon:
@@ -46,6 +49,13 @@ class Balloon:
         self._core.counters[Count.BALLOON_TARGET] = pages
         self._core.counters[Count.BALLOON_PAGES] = len(self.gfns)
         return self.current
+
+    def approach(self, pages: int, most: int = MULTICALL_LIMIT) -> bool:
+        """Go towards a target, at most `most` pages; say whether it was had so far."""
+        aim = max(self.current - most, min(self.current + most, pages))
+        reached = self.set_target(aim)
+        self._core.counters[Count.BALLOON_TARGET] = pages
+        return reached == aim
 
     def _inflate(self, wanted: int) -> None:
         most = MULTICALL_LIMIT
@@ -112,3 +122,30 @@ class SelfBalloon:
         self._quiet, stay = shrink(self._quiet, near)
         if stay < near:
             self._counters[Count.FRONTSWAP_SHRUNK] += self._swapper.shrink_frontswap(stay)
+
+
+class Driver:
+    """Follows the host's target, down to what the guest needs to go on.
+
+    `target` reads it, None while there is none; `clock` gives seconds.
+    """
+
+    def __init__(self, core: Core, balloon: Balloon, target: Callable[[], int | None],
+                 clock: Callable[[], float]) -> None:
+        self._balloon, self._target, self._clock = balloon, target, clock
+        self._most = core.pages.count
+        self._least = min(self._most, core.allocator.marks.high + USABLE)
+        self._not_before = 0.0
+
+    def tick(self) -> None:
+        """Move a step towards the target, which mostly is reached."""
+        said = self._target()
+        if said is None:
+            return
+        target = max(self._least, min(self._most, said))
+        if target != self._balloon.current and self._clock() >= self._not_before:
+            self._follow(target)
+
+    def _follow(self, target: int) -> None:
+        if not self._balloon.approach(target):
+            self._not_before = self._clock() + RETRY_S

@@ -157,6 +157,7 @@ class File:
             return
         inode, pages = self.inode, pages_of(size)
         self._cache.truncate(inode, pages)
+        inode.disk.trim(np.arange(inode.start + pages, inode.start + inode.pages))
         inode.holes = {index for index in inode.holes if index < pages}
         inode.size = size
         inode.raw_tail = False

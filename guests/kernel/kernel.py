@@ -19,7 +19,7 @@ from guests.disk import Disk
 from guests.frontswap import KEPT, Frontswap, Mode
 from guests.kernel.anon import Anon
 from guests.kernel.audit import check_hints, check_lists, check_pages
-from guests.kernel.balloon import Balloon, SelfBalloon
+from guests.kernel.balloon import Balloon, Driver, SelfBalloon
 from guests.kernel.buffers import Buffers
 from guests.kernel.cache import PageCache
 from guests.kernel.core import build_core
@@ -77,6 +77,8 @@ class Kernel:
         self.core.allocator.reclaim = Reclaim(self.core, self._cache, self._swapper, self._regions).free_pages
         self.balloon = Balloon(self.core)
         self._selfballoon = self._new_selfballoon(clock) if selfballooning else None
+        follows = "balloon" in guest.features and not selfballooning
+        self._driver = Driver(self.core, self.balloon, lambda: guest.target, clock) if follows else None
 
     def mount(self, disk: Disk, shared: "Secret") -> None:
         """Share the cleancache of a disk with the other guests that do so under the same secret; before any `open`.
@@ -148,6 +150,13 @@ class Kernel:
         """Give the kernel a moment for itself, between two operations of a program."""
         if self._selfballoon is not None:
             self._selfballoon.tick()
+        if self._driver is not None:
+            self._driver.tick()
+
+    @property
+    def ticks(self) -> bool:
+        """Whether `tick` ever has anything to do."""
+        return self._selfballoon is not None or self._driver is not None
 
     def shrink_frontswap(self, pages: int) -> int:
         """Take `pages` pages out of frontswap, or all there are, to memory or to the swap disk; return how many."""

@@ -101,6 +101,8 @@ class SwapSpace:
             raise BrokenInvariant(f"swap slot {slots[self._free[slots]][0]} is freed twice")
         if self._frontswap is not None:
             self._frontswap.invalidate(slots)
+        if self._disk is not None:
+            self._disk.trim(slots)
         self._free[slots] = True
         self.free_slots += len(slots)
 

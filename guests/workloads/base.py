@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
+from guests.device import Device
 from guests.disk import Disk
+from guests.hostcache import HostCaches
 from guests.workloads.proof import Proof
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
@@ -63,6 +65,8 @@ class Workload(ABC):
     def __init__(self, options: Any, seed: int) -> None:
         self.options, self.seed = options, seed
         self._disks: list[Disk] = []
+        self.device: Device | None = None    # behind its disks, ...
+        self.caches: HostCaches | None = None    # ... and before them; both are set before `prepare`
 
     @classmethod  # noqa: B027
     def check(cls, options: Any) -> None:
@@ -104,9 +108,14 @@ class Workload(ABC):
         """Check what only the whole can show."""
 
     def owns(self, disk: Disk) -> Disk:
-        """Take a disk over: `close` closes it."""
+        """Take a disk over, and return it as it is to be used: `close` closes it.
+
+        It costs what the guest's device says, and the host's cache is before it, where the scheme has one.
+        """
         self._disks.append(disk)
-        return disk
+        if self.device is not None:
+            disk.behind(self.device)
+        return disk if self.caches is None else self.caches.front(disk)
 
     def close(self) -> None:
         """Let go of disks.  After the kernel, which may still write to them."""

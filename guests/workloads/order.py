@@ -31,6 +31,17 @@ SAYS: dict[str, str] = {
 }
 
 
+class DiskOrder(BaseModel):
+    """What the guest's disks cost."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    latency: Literal["none", "ssd", "hdd", "network"] = "none"
+    time: Literal["virtual", "waited"] = "virtual"
+    direct: bool = False                                        # past the machine's page cache
+    trim: bool = False                                          # the host's cache is told of dead blocks
+
+
 class Order(BaseModel):
     """The order to work, one JSON object on a line."""
 
@@ -49,6 +60,7 @@ class Order(BaseModel):
     limit_seconds: Annotated[float, Field(gt=0)] = 3600.0
     selfballoon: bool = False                                   # the guest sizes itself, by what it has promised
     faults: Literal["software", "hardware"] = "software"        # how touches of missing pages are noticed
+    disk: DiskOrder = DiskOrder()
 
 
 def order_of(line: str | None) -> Order:

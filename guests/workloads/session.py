@@ -7,7 +7,8 @@ object a line:
 
     {"event": "ready"}                            memory is filled, the work may begin; in hardware mode "pager" is
                                                   the pid of the guest's pager
-    {"event": "done", "operations", "seconds", "pages_verified", "mismatches"}
+    {"event": "done", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches", "cpu_s", "latency"}
+                                                  latency: how many operations took how long (`shm.latency`)
     {"event": "failed", "error": one line}        a wrong page, or anything else that ends the work
 
 Exit status: 0 done; 1 failed, or the hypervisor is gone; 2 the order cannot be carried out; 128 + n after signal n.
@@ -19,17 +20,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from time import monotonic_ns, process_time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from guests.device import Device
 from guests.disk import Disk
+from guests.hostcache import FEATURE, HostCaches
 from guests.kernel import Kernel
 from guests.workloads import load
 from guests.workloads.leave import END_OF_INPUT, LAST_WORD, Departure, Leave, Reason
 from guests.workloads.order import Order, options_of, order_of
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
+from shm.diskcost import NANO, model_named
 from shm.errors import HypervisorGone, MemcommonsError, UsageProblem
+from shm.latency import bucket_of, empty, trimmed
 
 if TYPE_CHECKING:
     from guests.guest import Guest
@@ -117,10 +122,15 @@ def _serve(order: Order, departure: Departure, connect: Connect) -> None:
         open_things.callback(departure.dismiss)      # its own leaving looks like the hypervisor's from here
         departure.watch_hypervisor(guest.wait_gone)
         workload = kind(options, order.seed)
+        workload.device = device = Device.of(guest.counters, model_named(order.disk.latency), order.disk.time,
+                                             order.disk.direct)
+        if FEATURE in guest.features:
+            workload.caches = HostCaches(guest.tmem, guest.counters, order.disk.trim)
         open_things.callback(workload.close)
         swap = open_things.enter_context(_swap_disk(order, workload, guest))
-        kernel = _kernel(order, workload, guest, swap)
-        workload.prepare(kernel, guest, departure.going_on)
+        swap.behind(device)
+        kernel = _kernel(order, workload, guest, swap if workload.caches is None else workload.caches.front(swap))
+        workload.prepare(kernel, guest, _between(kernel, departure.going_on))
         _perform(order, workload, kernel, departure)
         if kernel is not None:
             kernel.close()
@@ -143,14 +153,15 @@ def _perform(order: Order, workload: "Workload", kernel: Kernel | None, departur
     """Work on go, report, and hold on to all memory until quit."""
     say("ready", **_pager(workload.guest))
     _await(departure, "go", GO_SECONDS)
-    operations, seconds = work(order, workload, _between(order, kernel, departure.going_on))
+    done = work(order, workload, _between(kernel, departure.going_on))
     workload.finish()
     if kernel is not None:
         kernel.check()
     departure.work_is_done()
     counters = workload.guest.counters
-    say("done", operations=operations, seconds=seconds, pages_verified=int(counters[Count.PAGES_VERIFIED]),
-        mismatches=int(counters[Count.MISMATCHES]))
+    say("done", operations=done.operations, seconds=done.seconds, virtual_seconds=done.virtual_seconds,
+        pages_verified=int(counters[Count.PAGES_VERIFIED]), mismatches=int(counters[Count.MISMATCHES]),
+        cpu_s=done.cpu_seconds, latency=trimmed(done.latency))
     _await(departure, LAST_WORD, None)
 
 
@@ -160,9 +171,9 @@ def _pager(guest: "Guest") -> dict[str, int]:
     return {} if pager is None else {"pager": pager.pid}
 
 
-def _between(order: Order, kernel: Kernel | None, going_on: Callable[[], None]) -> Callable[[], None]:
-    """Return what is done between two operations: a kernel that balloons itself gets its moment there."""
-    if not order.selfballoon or kernel is None:
+def _between(kernel: Kernel | None, going_on: Callable[[], None]) -> Callable[[], None]:
+    """Return what is done between two operations: a kernel that balloons gets its moment there."""
+    if kernel is None or not kernel.ticks:
         return going_on
     tick = kernel.tick
 
@@ -180,14 +191,33 @@ def _await(departure: Departure, word: str, seconds: float | None) -> None:
         raise UsageProblem(f"{departure.title}: {line[:60]!r} came on standard input; {word!r} was expected")
 
 
-def work(order: Order, workload: "Workload", going_on: Callable[[], None]) -> tuple[int, float]:
-    """Do operations until they are enough, or time or the work is over; return how many, and the seconds they took."""
-    step, wanted, done = workload.step, order.operations, 0
-    began = monotonic()
-    until = began + min(order.limit_seconds, order.seconds or order.limit_seconds)
-    while done != wanted and monotonic() < until:
+class Done(NamedTuple):
+    """What the work came to."""
+
+    operations: int
+    seconds: float               # real ones
+    virtual_seconds: float       # that the guest's clock got before the real one
+    cpu_seconds: float           # of this process, user and system
+    latency: list[int]           # a histogram of the operations' times by the guest's clock
+
+
+def work(order: Order, workload: "Workload", going_on: Callable[[], None]) -> Done:
+    """Do operations until they are enough, or time or the work is over."""
+    step, wanted, done, latency = workload.step, order.operations, 0, empty()
+    ahead = _ahead_of(workload.device)
+    cpu, first = process_time(), ahead()
+    waited, began = first, monotonic_ns()
+    now, until = began, began + int(NANO * min(order.limit_seconds, order.seconds or order.limit_seconds))
+    while done != wanted and now < until:
         going_on()
         if not step():
             break
         done += 1
-    return done, monotonic() - began
+        start, before, now, waited = now, waited, monotonic_ns(), ahead()
+        latency[bucket_of(now - start + waited - before)] += 1
+    return Done(done, (monotonic_ns() - began) / NANO, (ahead() - first) / NANO, process_time() - cpu, latency)
+
+
+def _ahead_of(device: Device | None) -> Callable[[], int]:
+    """Return what tells how far the guest's clock is before the real one: never, without a disk that costs anything."""
+    return device.virtual_ns if device is not None and device.costs else int

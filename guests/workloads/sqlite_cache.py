@@ -28,6 +28,7 @@ from typing import Annotated, Any, ClassVar
 import xxhash
 from pydantic import Field, model_validator
 
+from guests.device import Device
 from guests.disk import DEFAULT_FOLDER
 from guests.sqlite_cache import CacheMemory, Checksums
 from guests.sqlite_pcache2 import PageCacheDoor, linked_sqlite
@@ -127,7 +128,7 @@ class SqliteCache(Workload):
                                  Checksums(view, xxhash.xxh3_64_intdigest, self._compared))
         self._door = PageCacheDoor(self.guest, self.cache)
         self._door.set()
-        self._traffic = Traffic(self._counters)
+        self._traffic = Traffic(self._counters, device=self.device)
         self._door.perform(lambda: self._build(going_on))
         self._door.perform(lambda: self._check_all(going_on))
 
@@ -242,10 +243,13 @@ class SqliteCache(Workload):
 
 
 class Traffic:
-    """What this process reads and writes, in pages.  Writer of GUEST_DISK_READS and GUEST_DISK_WRITES."""
+    """What this process reads and writes, in pages.  Writer of GUEST_DISK_READS and GUEST_DISK_WRITES.
 
-    def __init__(self, counters: Any, path: str = "/proc/self/io") -> None:
-        self._counters, self._path = counters, path
+    Each page is taken for a request of its own, and costs what `device` says, when it is counted.
+    """
+
+    def __init__(self, counters: Any, path: str = "/proc/self/io", device: Device | None = None) -> None:
+        self._counters, self._path, self._device = counters, path, device
         self._reads = self._writes = self._own = 0
         self._base = self._now()
 
@@ -261,6 +265,9 @@ class Traffic:
     def count(self) -> None:
         read, written = self._now()
         reads, writes = (read - self._base[0]) // PAGE_SIZE, (written - self._base[1]) // PAGE_SIZE
-        self._counters[Count.GUEST_DISK_READS] += max(0, reads - self._reads)
-        self._counters[Count.GUEST_DISK_WRITES] += max(0, writes - self._writes)
+        fresh = max(0, reads - self._reads), max(0, writes - self._writes)
+        self._counters[Count.GUEST_DISK_READS] += fresh[0]
+        self._counters[Count.GUEST_DISK_WRITES] += fresh[1]
+        if self._device is not None:
+            self._device.passed(sum(fresh))
         self._reads, self._writes = max(reads, self._reads), max(writes, self._writes)

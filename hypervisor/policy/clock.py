@@ -6,11 +6,15 @@ ephemeral page counts as referenced from its put until the hand has passed the s
     hint-after-choice   U pages and free heap frames first; then the hand alone chooses, blind to what a page holds
                         (Schwidefsky, 3 and 6 Apr 2009; R20).  The executor reads off the hint what to do with a victim.
     u-e-v-p-s           the counterfactual: a kind is exhausted before the next is touched; the hand chooses within.
+    biased              between the two (Jeremy Fitzhardinge was for a bias towards volatile pages, Schwidefsky against
+                        any, 2009; E25): a part is chosen kind by kind, but no stable page; the rest blindly.
 
 Pure: the arrays of the census are read, never written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 
 import numpy as np
 
@@ -18,20 +22,30 @@ from hypervisor.policy.census import EPHEMERAL, Census, Hand, Holding, Plan
 from shm.pagestate import State
 
 REVOLUTIONS = 2              # after two, every page has had its second chance
+ROUNDING = 1e-9              # of a product of floats: a tenth of 30 is 3
 
 
 def hint_after_choice(census: Census, wanted: int) -> Plan:
     """Plan to free `wanted` frames: what nobody wants first, then by the clock alone."""
-    states = {State.Vr, State.Pr} | ({State.Sr} if census.can_preserve else set())
-    return _finish(_unwanted(census, wanted), census, wanted, [_Choice(frozenset(states), ephemeral=True)])
+    return _finish(_unwanted(census, wanted), census, wanted, [_blind(census)])
 
 
 def u_e_v_p_s(census: Census, wanted: int) -> Plan:
     """Plan to free `wanted` frames kind by kind: unused, ephemeral, volatile, potentially volatile, stable."""
-    kinds = [_Choice(frozenset(), ephemeral=True), _Choice(frozenset({State.Vr})), _Choice(frozenset({State.Pr}))]
+    kinds = _worthless()
     if census.can_preserve:
         kinds.append(_Choice(frozenset({State.Sr})))
     return _finish(_unwanted(census, wanted), census, wanted, kinds)
+
+
+def biased(census: Census, wanted: int, bias: float) -> Plan:
+    """Plan to free `wanted` frames: what nobody wants, then the share `bias` of the rest, rounded up, kind by kind.
+
+    0 is hint-after-choice, 1 is u-e-v-p-s.  Between them the hand is the blind choice's: the other leaves it standing.
+    """
+    plan = _unwanted(census, wanted)
+    preferred = ceil(bias * (wanted - plan.frames) - ROUNDING)
+    return _finish(plan, census, wanted, [_blind(census)], _worthless(), preferred, keep_hand=bias < 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,16 @@ class _Choice:
 
     states: frozenset[State]
     ephemeral: bool = False
+
+
+def _blind(census: Census) -> _Choice:
+    states = {State.Vr, State.Pr} | ({State.Sr} if census.can_preserve else set())
+    return _Choice(frozenset(states), ephemeral=True)
+
+
+def _worthless() -> list[_Choice]:
+    """Return the kinds before stable, in their order."""
+    return [_Choice(frozenset(), ephemeral=True), _Choice(frozenset({State.Vr})), _Choice(frozenset({State.Pr}))]
 
 
 @dataclass(slots=True)
@@ -67,9 +91,19 @@ def _unwanted(census: Census, wanted: int) -> Plan:
     return Plan(census.hand, trim, tuple(evict))
 
 
-def _finish(plan: Plan, census: Census, wanted: int, choices: list[_Choice]) -> Plan:
-    """Add to `plan` what the hand takes for each choice in turn, and persistent tmem pages when all that is short."""
-    sweep = _Sweep(census.hand, wanted - plan.frames, aged=census.aged)
+def _finish(plan: Plan, census: Census, wanted: int, choices: Sequence[_Choice], before: Sequence[_Choice] = (),
+            preferred: int = 0, keep_hand: bool = False) -> Plan:
+    """Add to `plan` what the hand takes for each choice in turn, and persistent tmem pages when all that is short.
+
+    `preferred` of the frames are taken by the choices `before` these, as far as they have so many; with `keep_hand` the
+    hand then stands where it stood.
+    """
+    sweep = _Sweep(census.hand, preferred, aged=census.aged)
+    for choice in before:
+        _turn(sweep, census, choice)
+    if keep_hand:
+        sweep.hand = census.hand
+    sweep.missing += wanted - plan.frames - preferred
     for choice in choices:
         _turn(sweep, census, choice)
     return replace(

@@ -16,6 +16,7 @@
     slabs        slots for what is smaller than a frame;  dedup  frames that several pages share
     heap         frames of the heap object, and the few free ones it keeps
 
+    targets      how many persistent pages each guest may put, by a policy
     stream       a guest's tmem as bytes;  saving  the source's side;  restoring  the target's
     figures, listing     what there is, as data and as Xen's lines
 """

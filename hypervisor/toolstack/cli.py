@@ -16,12 +16,14 @@ from typing import Annotated, Any
 
 import typer
 
+from hypervisor.schemes import offered
 from hypervisor.toolstack.compare.commands import commands as compare_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
 from hypervisor.toolstack.states_cli import states
 from hypervisor.toolstack.tmem_cli import tmem
 from shm.errors import MemcommonsError, UsageProblem
 
+SCHEME_NAMES = ", ".join(offered())
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 # Typer brings its own click or uses the one installed: either way this is the base of every usage error.
 CLICK_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
@@ -97,13 +99,15 @@ def memcommons(version: Annotated[bool, typer.Option("--version", callback=_vers
 @app.command()
 def run(
     scenario: Annotated[Path | None, typer.Argument(help="A scenario (TOML); the default one without.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Scheme instead of the scenario's; a comma list compares.")] = None,
+    scheme: Annotated[str | None, typer.Option(help="Scheme instead of the scenario's; a comma list compares. "
+                                               f"Known: {SCHEME_NAMES}.")] = None,
     budget: Annotated[str | None, typer.Option(help="Budget of the arena, such as 128MiB.")] = None,
     guests: Annotated[int | None, typer.Option(min=1, help="Guests in all, in the scenario's proportions.")] = None,
     seconds: Annotated[float | None, typer.Option(help="How long the baseline works.")] = None,
     ops: Annotated[int | None, typer.Option(help="Operations of each guest, instead of a time.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the guests' random choices.")] = None,
     faults: Annotated[str | None, typer.Option(help="auto, software or hardware.")] = None,
+    disk: Annotated[str | None, typer.Option(help="What disks cost: none, ssd, hdd or network.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for summary.json, samples.jsonl, events.jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress display.")] = False,
@@ -114,7 +118,7 @@ def run(
 
     schemes = reading.listed(scheme)
     options = {"budget": budget, "scheme": schemes[0] if schemes else None, "seconds": seconds, "operations": ops,
-               "seed": seed, "faults": faults}
+               "seed": seed, "faults": faults, "disk": disk}
     given = {key: value for key, value in options.items() if value is not None}
     with Interruption() as interruption:
         from hypervisor.toolstack.means import Means
@@ -130,7 +134,7 @@ def run(
 def serve(
     name: Annotated[str, typer.Option(help="The cluster's name, by which guests join.")],
     budget: Annotated[str, typer.Option(help="Budget of the arena, such as 256MiB.")],
-    scheme: Annotated[str, typer.Option(help="How the cluster overcommits.")] = "cmm2+tmem",
+    scheme: Annotated[str, typer.Option(help=f"How the cluster overcommits: {SCHEME_NAMES}.")] = "cmm2+tmem",
     swap: Annotated[str | None, typer.Option(help="Size of the swap disk; twice the budget without.")] = None,
     reclaim: Annotated[str, typer.Option(help="hint-after-choice or u-e-v-p-s.")] = "hint-after-choice",
     form: Annotated[str, typer.Option(help="How tmem pages are stored: raw, lz4, dedup or tze.")] = "raw",

@@ -3,7 +3,7 @@
 Made of the schemes' summaries, which share one baseline.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
@@ -21,7 +21,7 @@ def several_runs(summaries: Sequence[Summary]) -> RenderableType:
     title = header(summaries[0], f"{len(schemes)} schemes")
     table = plain_table("pages", "baseline", *schemes, title="the same work under each scheme")
     first = summaries[0]["baseline"]["counters"]
-    for name, said in work_rows(summaries[0]):
+    for name, said in work_rows(*summaries):
         row = [first.get(name, 0), *(summary["counters"].get(name, 0) for summary in summaries)]
         table.add_row(said, *map(number, row))
     table.add_section()
@@ -32,6 +32,9 @@ def several_runs(summaries: Sequence[Summary]) -> RenderableType:
 def _add_costs(table: Table, summaries: Sequence[Summary]) -> None:
     first = summaries[0]
     table.add_row("seconds", ratio(first["baseline"]["duration_s"]), *(ratio(s["duration_s"]) for s in summaries))
+    if first["disk"]["latency"] != "none":
+        table.add_row("longest guest's clock, s", ratio(longest(first["baseline"]["guests"].values())),
+                      *(ratio(longest(s["guests"])) for s in summaries))
     rows: list[tuple[str, str, Callable[[Summary], str]]] = [
         ("slow-down, geometric mean", "1.00", lambda s: ratio(mean_slowdown(s))),
         ("slow-down, worst guest", "1.00", lambda s: ratio(max(known_slowdowns(s), default=None))),
@@ -42,6 +45,11 @@ def _add_costs(table: Table, summaries: Sequence[Summary]) -> None:
         ("saved (the lesser claim)", "", lambda s: percent(s["rss"]["saved_percent"]))]
     for said, baseline, figure in rows:
         table.add_row(said, baseline, *map(figure, summaries))
+
+
+def longest(guests: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return the seconds of the guest that took longest by its own clock."""
+    return max((guest["seconds"] for guest in guests if guest["seconds"] is not None), default=None)
 
 
 def known_slowdowns(summary: Summary) -> list[float]:

@@ -18,9 +18,14 @@ from hypervisor.toolstack.child import Child
 from hypervisor.toolstack.faultmode import HARDWARE
 from hypervisor.toolstack.plan import GuestOrder
 from hypervisor.toolstack.results import GuestResult
+from shm.diskcost import MODELS, NANO, VIRTUAL
+from shm.latency import checked
 
 BAD_USAGE = 2                   # exit status of a guest whose order cannot be carried out
 CLOCK_SLACK_SECONDS = 0.1
+ROUNDING_SECONDS = 1e-6
+CORES = os.cpu_count() or 1
+BLOCKS = ("guest_disk_reads", "guest_disk_writes", "guest_swap_reads", "guest_swap_writes", "pager_disk_reads")
 
 
 class Stage(Enum):
@@ -50,6 +55,9 @@ class Report:
     seconds: float
     pages_verified: int
     mismatches: int
+    virtual_seconds: float = 0.0
+    cpu_seconds: float | None = None        # None, and no latency: it did not say
+    latency: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -66,6 +74,7 @@ class GuestRun:
     refusal: str | None = None              # its order was wrong: the person's problem, not a failure
     why_ended: str | None = None            # the hypervisor says that it ended this guest
     counters: Mapping[str, int] = field(default_factory=dict)    # the last that the hypervisor's list showed
+    host_counters: Mapping[str, int] = field(default_factory=dict)   # ... and the hypervisor's own of this guest
 
     def fail(self, line: str) -> None:
         """End this guest as a failure: it is killed, unless it is leaving already."""
@@ -109,6 +118,23 @@ class GuestRun:
             self.finished = True
         else:
             self.stage, self.problem = Stage.FAILED, self._fell_short(report, ordered)
+
+    def check_waits(self) -> None:
+        """Fail a guest that claims more virtual waits than its counts of blocks can have cost."""
+        most = self._most_virtual_seconds()
+        if self.report is not None and self.report.virtual_seconds > most + ROUNDING_SECONDS:
+            self.finished = False
+            self.fail(f"{self.child.title} claims to have waited {self.report.virtual_seconds:.3f} s for disks; what "
+                      f"was counted comes to {most:.3f} s at the most")
+
+    def _most_virtual_seconds(self) -> float:
+        """Return what all its blocks cost, each asked for alone, and what the hypervisor charged it with."""
+        disk = self.order.line.get("disk", {})
+        if disk.get("time") != VIRTUAL:
+            return 0.0
+        blocks = sum(self.counters.get(name, 0) for name in BLOCKS)
+        own = MODELS[disk["latency"]].alone_ns(blocks, blocks)
+        return (own + self.host_counters.get("swap_wait_ns", 0)) / NANO
 
     def _ran_out_of_work(self, report: Report, ordered: int) -> bool:
         return not self.order.exact and report.operations < ordered and report.seconds < self.order.limit_seconds
@@ -154,7 +180,8 @@ class GuestRun:
         return GuestResult(
             self.order.name, self.order.workload, self.order.ram, self.order.line["ram"], self.child.pid,
             report.operations, report.seconds if self.finished else None, report.pages_verified,
-            report.mismatches, self.child.status, dict(self.counters))
+            report.mismatches, self.child.status, dict(self.counters), report.virtual_seconds,
+            report.cpu_seconds, report.latency)
 
 
 def one_line(text: Any) -> str:
@@ -164,14 +191,15 @@ def one_line(text: Any) -> str:
 def checked_report(event: Mapping[str, Any], elapsed: float) -> Report | None:
     """Return what a line "done" says, or None when it cannot be true."""
     operations, verified, mismatches = (event.get(key) for key in ("operations", "pages_verified", "mismatches"))
-    seconds: Any = event.get("seconds")
+    seconds, virtual = event.get("seconds"), event.get("virtual_seconds", 0.0)
     if not (_is_count(operations) and _is_count(verified) and _is_count(mismatches)):
         return None
-    if type(seconds) not in (int, float) or not math.isfinite(seconds):
+    if not (_is_time(seconds) and _is_time(virtual) and seconds <= elapsed + CLOCK_SLACK_SECONDS):
         return None
-    if not 0 <= seconds <= elapsed + CLOCK_SLACK_SECONDS:
+    cpu, latency = event.get("cpu_s"), checked(event.get("latency", []), operations if "latency" in event else 0)
+    if latency is None or not (cpu is None or (_is_time(cpu) and cpu <= CORES * (elapsed + CLOCK_SLACK_SECONDS))):
         return None
-    return Report(operations, float(seconds), verified, mismatches)
+    return Report(operations, float(seconds), verified, mismatches, float(virtual), cpu, latency)
 
 
 def started_by(guest: int, pid: object) -> bool:
@@ -182,6 +210,10 @@ def started_by(guest: int, pid: object) -> bool:
         return pid != guest and os.getsid(pid) == guest
     except OSError:
         return False
+
+
+def _is_time(value: Any) -> TypeGuard[float]:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -69,6 +69,8 @@ class Phase:
             self._end_the_late()
             sampler.take_due()
         sampler.take()
+        for guest in crew.at(Stage.DONE):
+            guest.check_waits()
 
     def _go(self) -> None:
         crew = self._crew
@@ -99,6 +101,7 @@ class Phase:
         for entry in seen.get("guests", ()):
             if entry["name"] in guests:
                 guests[entry["name"]].counters = entry["counters"]
+                guests[entry["name"]].host_counters = entry.get("host_counters", {})
         self._means.journal.sample(
             self._plan.label, "maps", sample.at, kernel_bytes=sample.kernel_bytes,
             hypervisor=sample.hypervisor and sample.hypervisor._asdict(),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import BASELINE, SCHEMES
 from hypervisor.toolstack.faultmode import SOFTWARE
-from hypervisor.toolstack.scenario import BASELINE, FLOOR_BYTES, FLOOR_PAGES_A_GUEST, GuestSpec, Scenario
+from hypervisor.toolstack.scenario import FLOOR_BYTES, FLOOR_PAGES_A_GUEST, GuestSpec, Scenario
 from shm.abi import PAGE_SIZE
 
 SLOWDOWN_LIMIT = 10.0
@@ -90,8 +90,8 @@ def _limit(seconds: float) -> float:
 
 def _plan(scenario: Scenario, scheme: str, cluster: str, budget: int, works: Mapping[str, Work],
           faults: str) -> PhasePlan:
-    guests = tuple(_guest_order(scenario, scheme, cluster, budget, guest, n, works[guest.name], faults)
-                   for n, guest in enumerate(scenario.guests))
+    guests = tuple(_guest_order(scenario, scheme, cluster, ram, guest, n, works[guest.name], faults)
+                   for n, (guest, ram) in enumerate(zip(scenario.guests, scenario.rams(scheme, budget), strict=True)))
     order = hypervisor_order(scenario, scheme, cluster, budget)
     return PhasePlan(scheme, cluster, budget, order, guests, scenario.folder)
 
@@ -99,16 +99,24 @@ def _plan(scenario: Scenario, scheme: str, cluster: str, budget: int, works: Map
 def hypervisor_order(scenario: Scenario, scheme: str, cluster: str, budget: int) -> dict[str, Any]:
     table = scenario.table
     return {"cluster": cluster, "budget": budget, "scheme": scheme, "reclaim": table.hypervisor.reclaim,
-            "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages, "quirks": table.tmem.quirks,
-            "form": table.tmem.form, "write_back": table.tmem.write_back, "dedup_across": table.tmem.dedup_across,
-            "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder}
+            "bias": table.hypervisor.bias, "swap": scenario.swap_bytes, "ephemeral_pages": table.tmem.ephemeral_pages,
+            "quirks": table.tmem.quirks, "form": table.tmem.form, "write_back": table.tmem.write_back,
+            "dedup_across": table.tmem.dedup_across, "cmma": table.hypervisor.cmma, "folder": table.hypervisor.folder,
+            "targets": table.tmem.targets,
+            "balloon": table.balloon.model_dump() | {"step": table.balloon.step // PAGE_SIZE},
+            "disk": table.disk.latency, "disk_time": table.disk.time, "direct": table.disk.direct}
 
 
-def _guest_order(scenario: Scenario, scheme: str, cluster: str, budget: int, guest: GuestSpec, number: int,
+def _selfballoons(scenario: Scenario, scheme: str) -> bool:
+    row, table = SCHEMES[scheme], scenario.table
+    return (table.tmem.selfballoon and row.tmem) or (row.balloon and table.balloon.controller == "self")
+
+
+def _guest_order(scenario: Scenario, scheme: str, cluster: str, ram: int, guest: GuestSpec, number: int,
                  work: Work, faults: str) -> GuestOrder:
-    ram = SCHEMES[scheme].guest_ram(guest.ram, budget, scenario.total_ram)
     line = {"cluster": cluster, "name": guest.name, "workload": guest.workload, "ram": ram, "max_mem": guest.ram,
-            "weight": guest.weight or 0, "selfballoon": scenario.table.tmem.selfballoon and SCHEMES[scheme].tmem,
+            "weight": guest.weight or 0, "selfballoon": _selfballoons(scenario, scheme),
             "options": guest.options, "seed": scenario.table.seed * 1000 + number, "seconds": work.seconds,
-            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults}
+            "operations": work.operations, "limit_seconds": work.limit_seconds, "faults": faults,
+            "disk": scenario.table.disk.model_dump()}
     return GuestOrder(guest.name, guest.workload, guest.ram, line, exact=scheme != BASELINE)

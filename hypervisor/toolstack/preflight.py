@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import BASELINE, SCHEMES
+from hypervisor.tmem.pools import MAX_SHARED
 from hypervisor.toolstack.child import Child
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import CONTROL_BYTES_A_GUEST, baseline_budget
-from hypervisor.toolstack.scenario import BASELINE, Scenario
+from hypervisor.toolstack.scenario import Scenario
 from hypervisor.toolstack.watch import Happening, Watch
 from shm.arena import SHM_FOLDER, free_bytes
+from shm.directio import check_direct
 from shm.errors import MemcommonsError, UsageProblem
 from shm.units import format_size
 
@@ -27,6 +29,10 @@ def check(scenario: Scenario, schemes: Sequence[str], means: Means) -> None:
     """Raise UsageProblem for the first thing that will not do."""
     check_memory_room(scenario, schemes, free_bytes())
     check_swap_room(scenario, schemes, room_in)
+    check_caches(scenario, schemes)
+    if scenario.table.disk.direct:
+        for folder in dict.fromkeys((str(GUEST_DISKS), scenario.table.hypervisor.folder)):
+            check_direct(folder)
     check_guests(scenario, means)
 
 
@@ -48,18 +54,22 @@ def refuse_small_shm(need: int, free: int, who: str, otherwise: str) -> None:
 
 
 def check_swap_room(scenario: Scenario, schemes: Sequence[str], room: Callable[[Path], int]) -> None:
-    """Look for room for the hypervisor's swap file, and for the guests' own where a scheme cuts their RAM."""
+    """Look for room for the hypervisor's swap file and the guests' own where a scheme cuts their RAM or balloons it."""
     folder = Path(scenario.table.hypervisor.folder)
     if any(SCHEMES[scheme].swap for scheme in schemes):
         refuse_full_disk(folder, scenario.swap_bytes, room(folder), f"{scenario.source}: hypervisor.swap")
-    cut = max(scenario.total_ram - sum(_given(scenario, scheme)) for scheme in schemes)
+    cut = max(scenario.total_ram - (0 if SCHEMES[scheme].balloon else sum(scenario.rams(scheme, scenario.table.budget)))
+              for scheme in schemes)
     if cut:
         refuse_full_disk(GUEST_DISKS, cut, room(GUEST_DISKS), f"{scenario.source}: the guests' own swap")
 
 
-def _given(scenario: Scenario, scheme: str) -> list[int]:
-    row = SCHEMES[scheme]
-    return [row.guest_ram(guest.ram, scenario.table.budget, scenario.total_ram) for guest in scenario.guests]
+def check_caches(scenario: Scenario, schemes: Sequence[str]) -> None:
+    """A host that caches guests' disks does so in one shared pool a guest, and has so many of these."""
+    cached = [scheme for scheme in schemes if SCHEMES[scheme].host_cache]
+    if cached and len(scenario.guests) > MAX_SHARED:
+        raise UsageProblem(f"{scenario.source}: scheme {cached[0]!r} takes {MAX_SHARED} guests at most, and there are "
+                           f"{len(scenario.guests)}; use fewer guests")
 
 
 def refuse_full_disk(folder: Path, need: int, free: int, who: str) -> None:

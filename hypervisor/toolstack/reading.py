@@ -27,6 +27,7 @@ from shm.abi import MAX_GUESTS
 from shm.errors import UsageProblem
 
 DEFAULT = "scripts/scenarios/default.toml"
+INNER = {"disk": "latency"}      # options that stand for a key of the table of their name
 
 
 def listed(schemes: str | None, option: str = "--scheme") -> list[str]:
@@ -81,12 +82,20 @@ def _replaced(raw: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """Put the options in the place of the file's keys; seconds and operations replace each other."""
     length = {"seconds", "operations"}
     dropped = length if length & options.keys() else set()
-    return {key: value for key, value in raw.items() if key not in dropped} | options
+    kept = {key: value for key, value in raw.items() if key not in dropped}
+    inner = {key: _inner(raw.get(key), {name: options[key]}) for key, name in INNER.items() if key in options}
+    return kept | options | inner
+
+
+def _inner(table: Any, option: dict[str, Any]) -> Any:
+    """Return a table with one key replaced; what is no table stays, for the check to find."""
+    return table if table is not None and not isinstance(table, dict) else (table or {}) | option
 
 
 def _where(source: str, key: str, options: Mapping[str, Any]) -> str:
     """Name a key as the person gave it: in the file, or as an option."""
-    return "--" + ("ops" if key == "operations" else key) if key in options else f"{source}: {key}"
+    option = next((name for name, inner in INNER.items() if key == f"{name}.{inner}"), key)
+    return "--" + ("ops" if key == "operations" else option) if option in options else f"{source}: {key}"
 
 
 def _checked(raw: dict[str, Any], source: str, options: Mapping[str, Any]) -> ScenarioTable:
@@ -124,4 +133,10 @@ def _check_whole(scenario: Scenario, options: Mapping[str, Any]) -> None:
     if (table.seconds is None) == (table.operations is None):
         given = "neither seconds nor operations is" if table.seconds is None else "seconds and operations are both"
         raise UsageProblem(f"{source}: {given} given; give one of them, such as seconds = 20")
+    if table.hypervisor.bias and table.hypervisor.reclaim != "hint-after-choice":
+        raise UsageProblem(f"{source}: hypervisor.bias: {table.hypervisor.reclaim} has no bias to be set; write it "
+                           f"with reclaim = \"hint-after-choice\", or leave it out")
+    if table.disk.direct and table.disk.latency != "none":
+        raise UsageProblem(f"{_where(source, 'disk.latency', options)}: {table.disk.latency!r} is a model, and direct "
+                           f"= true is the disk that there is; use one of the two")
     check_budget(table.budget, count, _where(source, "budget", options))

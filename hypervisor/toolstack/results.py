@@ -4,7 +4,7 @@ Memory is in bytes, times are seconds since "go" on the monotonic clock, counter
 otherwise.  `problems` are lines for people; a phase without any did all that was asked of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -60,11 +60,19 @@ class GuestResult:
     ram_given: int              # under this scheme
     pid: int
     operations: int             # as reported; of a guest that failed, the last that was seen
-    seconds: float | None       # None: it did not finish
+    seconds: float | None       # real ones; None: it did not finish
     pages_verified: int
     mismatches: int
     exit_status: int | None     # as subprocess has it: -9 when killed by signal 9
     counters: Mapping[str, int] = field(default_factory=dict)
+    virtual_seconds: float = 0.0             # that its clock was before the real one: what disks cost by the model
+    cpu_seconds: float | None = None         # of the guest's process, at work; its pager's is not in it
+    latency: Sequence[int] = ()              # a histogram of its operations' times by its own clock (`shm.latency`)
+
+    @property
+    def clock_seconds(self) -> float | None:
+        """Return what its work took by its own clock: real time and virtual waits."""
+        return None if self.seconds is None else self.seconds + self.virtual_seconds
 
 
 @dataclass(frozen=True, slots=True)

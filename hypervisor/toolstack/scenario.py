@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import SCHEMES, offered
 from shm.abi import MAX_GUESTS, PAGE_SIZE
 from shm.errors import UsageProblem
 from shm.units import format_size, parse_size
@@ -20,12 +20,6 @@ from shm.units import format_size, parse_size
 WORKLOADS = ("sqlite", "scan", "analytics", "trace", "stress", "sqlite-cache", "speedtest", "lmdb")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,23}$"
 FLOOR_BYTES, FLOOR_PAGES_A_GUEST = 1 << 20, 64
-BASELINE = "baseline"           # the run to compare with; nobody asks for it by name
-
-
-def offered() -> list[str]:
-    """Return the schemes that a person may ask for."""
-    return [name for name in SCHEMES if name != BASELINE]
 
 
 def known_scheme(name: str) -> str:
@@ -52,6 +46,12 @@ def _ram(size: int) -> int:
     return size
 
 
+def _step(size: int) -> int:
+    if size % PAGE_SIZE or not size:
+        raise ValueError(f"{format_size(size)} is no step for balloons; use whole pages of 4096 bytes")
+    return size
+
+
 Size = Annotated[int, BeforeValidator(_size)]
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -62,6 +62,7 @@ class _Table(BaseModel):
 
 class HypervisorTable(_Table):
     reclaim: Literal["hint-after-choice", "u-e-v-p-s"] = "hint-after-choice"
+    bias: Annotated[float, Field(ge=0, le=1)] = 0.0    # from hint-after-choice, 0, to u-e-v-p-s, 1
     swap: Size | None = None                 # None: as much as all guests have RAM
     cmma: Literal["architected", "kvm", "off"] = "architected"     # how guests' processors execute ESSA
     folder: str = "/var/tmp"                 # where the swap file lies
@@ -71,13 +72,24 @@ class TmemTable(_Table):
     ephemeral_pages: Annotated[int, Field(ge=0)] = 0
     form: Literal["raw", "lz4", "dedup", "tze"] = "raw"      # of what each guest puts, until the operator says other
     quirks: Literal["none", "xen-4.2"] = "none"
+    targets: Literal["greedy", "static", "reconfigured", "demand"] = "greedy"     # of persistent pages, a guest
     write_back: bool = False                 # persistent pages may go to the hypervisor's swap disk
     dedup_across: bool = False               # equal pages of different guests share a frame: a timing channel
     selfballoon: bool = False                # guests balloon to what they have committed, where there is tmem
 
 
+class BalloonTable(_Table):
+    controller: Literal["timed", "shares", "self"] = "shares"
+    interval: Annotated[float, Field(ge=0.1, le=60)] = 0.2   # seconds; the hypervisor looks at its clock so often
+    step: Annotated[Size, AfterValidator(_step)] = 8 << 20   # of all guests together, in an interval
+    tax: Annotated[float, Field(ge=0, lt=1)] = 0.75          # of an idle page, under shares
+
+
 class DiskTable(_Table):
-    latency: Literal["none"] = "none"
+    latency: Literal["none", "ssd", "hdd", "network"] = "none"   # what disks cost: `shm.diskcost`
+    time: Literal["virtual", "waited"] = "virtual"               # added to each guest's clock, or really slept
+    direct: bool = False                     # no model, but files past the machine's page cache
+    trim: bool = False                       # scheme `swapcache`: the host is told which blocks are dead
 
 
 class GuestTable(_Table):
@@ -99,12 +111,14 @@ class ScenarioTable(_Table):
     faults: Literal["auto", "software", "hardware"] = "auto"
     hypervisor: HypervisorTable = HypervisorTable()
     tmem: TmemTable = TmemTable()
+    balloon: BalloonTable = BalloonTable()
     disk: DiskTable = DiskTable()
     guest: list[GuestTable] = Field(default_factory=list)
 
 
 TABLES: dict[str, type[_Table]] = {
-    "": ScenarioTable, "hypervisor": HypervisorTable, "tmem": TmemTable, "disk": DiskTable, "guest": GuestTable}
+    "": ScenarioTable, "hypervisor": HypervisorTable, "tmem": TmemTable, "balloon": BalloonTable,
+    "disk": DiskTable, "guest": GuestTable}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,11 @@ class Scenario:
     @property
     def total_ram(self) -> int:
         return sum(guest.ram for guest in self.guests)
+
+    def rams(self, scheme: str, budget: int) -> list[int]:
+        """Return the RAM in bytes that each guest gets under a scheme; a weight that is not written counts as 1."""
+        weights = [guest.weight or 1 for guest in self.guests]
+        return SCHEMES[scheme].rams([guest.ram for guest in self.guests], weights, budget)
 
     @property
     def swap_bytes(self) -> int:

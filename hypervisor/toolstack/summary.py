@@ -2,6 +2,7 @@
 
     saved      means over the samples from go to the last done.  psutil and the kernel are both asked, and whichever
                claims less is what we claim.
+    seconds    of a guest: by its own clock, real_seconds and virtual_seconds (what disks cost by the model) together
     slowdown   a guest's seconds measured / its seconds in the baseline, for equal work
     counters   of all guests, summed, and the hypervisor's own; where both count the same thing (hypercalls,
                multicalls), the hypervisor's word counts: a guest may write what it likes on its page.  What is counted
@@ -16,15 +17,17 @@ from typing import Any
 
 from hypervisor.toolstack.faultmode import SOFTWARE_MODE, FaultMode
 from hypervisor.toolstack.results import GuestResult, PhaseResult
-from hypervisor.toolstack.scenario import Scenario
+from hypervisor.toolstack.scenario import DiskTable, Scenario
 from shm.abi import PAGE_SIZE
+from shm.diskcost import MODELS, NANO
 from shm.errors import BrokenInvariant
+from shm.latency import figures, merged
 
 VERSION = 1
 PROMISED_COUNTERS = (
     "hypercalls", "multicalls", "essa", "discards", "discard_faults", "volatile_swap_writes", "swap_out", "swap_in",
     "guest_disk_reads", "guest_disk_writes", "tmem_puts", "tmem_gets", "tmem_hits", "tmem_evictions")
-AVOIDED = ("cleancache_hits", "frontswap_loads")
+AVOIDED = ("cleancache_hits", "frontswap_loads", "host_cache_hits")
 REAL_READS = ("guest_disk_reads", "guest_swap_reads")
 WAIT_PREFIX, WAIT_SUFFIX = "wait_", "_ns"
 
@@ -38,16 +41,20 @@ def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
         "version": VERSION, "name": scenario.name, "scheme": measured.label, **mode.facts(), "seed": table.seed,
         "budget_bytes": measured.budget, "duration_s": measured.seconds,
         "guests": [_guest(guest, _same(guest, baseline), measured) for guest in measured.guests],
+        "latency_ns": _latency(measured),
         "rss": _rss(baseline, measured),
         "kernel": {"source": "st_blocks", **_against(spread(_kernel(baseline)), spread(_kernel(measured)))},
         "processes": {phase: _processes(result) for phase, result in _named(phases)},
         "arena": _arena(measured), "counters": counters_of(measured),
         "audit": {"checks": sum(p.audit_checks for p in phases),
                   "max_drift_frames": max(p.max_drift_frames for p in phases)},
-        "tmem": tmem_of(measured, table.tmem.form), "disk": {"latency": table.disk.latency},
+        "tmem": tmem_of(measured, table.tmem.form), "disk": disk_of(table.disk, measured),
+        "policy": {"reclaim": table.hypervisor.reclaim, "bias": table.hypervisor.bias, "targets": table.tmem.targets,
+                   "balloon": table.balloon.model_dump()},
         "baseline": {"budget_bytes": baseline.budget, "duration_s": baseline.seconds, "arena": _arena(baseline),
                      "counters": counters_of(baseline),
-                     "guests": {guest.name: {"seconds": guest.seconds, "operations": guest.operations}
+                     "guests": {guest.name: {**_seconds(guest), "operations": guest.operations,
+                                             "cpu_s": guest.cpu_seconds, "latency_ns": figures(guest.latency)}
                                 for guest in baseline.guests}},
         "machine": dict(machine), "problems": [f"{p.label}: {line}" for p in phases for line in p.problems],
     }
@@ -70,6 +77,24 @@ def _added(guests: Mapping[str, int], host: Mapping[str, int]) -> dict[str, int]
     return {"discard_faults": guests["discard_faults"] + host.get("discard_faults", 0),
             "faults": guests.get("faults", 0) + host.get("hardware_faults", 0),
             "guest_disk_reads": guests["guest_disk_reads"] + guests.get("pager_disk_reads", 0)}
+
+
+def disk_of(disk: DiskTable, phase: PhaseResult) -> dict[str, Any]:
+    """Return which disks there were, and what the hypervisor's swap disk was busy with by the model."""
+    model = MODELS[disk.latency]
+    return {"latency": model.name, "time": disk.time, "direct": disk.direct, "latency_ns": model.latency_ns,
+            "channels": model.channels, "bytes_per_s": model.bytes_per_s,
+            "swap_busy_s": phase.counters.get("swap_busy_ns", 0) / NANO}
+
+
+def _seconds(guest: GuestResult) -> dict[str, float | None]:
+    """Return what a guest's work took: by its own clock, and its parts."""
+    return {"seconds": guest.clock_seconds, "real_seconds": guest.seconds, "virtual_seconds": guest.virtual_seconds}
+
+
+def _latency(phase: PhaseResult) -> dict[str, int | None]:
+    """Return p50, p99 and the longest of all guests' operations together."""
+    return figures(merged(guest.latency for guest in phase.guests))
 
 
 def tmem_of(phase: PhaseResult, form: str) -> dict[str, Any]:
@@ -102,11 +127,11 @@ def saved(baseline: int | None, measured: int | None) -> tuple[int, float] | Non
 
 def slowdown(measured: GuestResult, baseline: GuestResult | None) -> float | None:
     """Return the ratio of times for equal work; None unless both runs finished."""
-    if baseline is None or measured.seconds is None or not baseline.seconds:
+    if baseline is None or measured.clock_seconds is None or not baseline.clock_seconds:
         return None
     if measured.operations != baseline.operations:
         return None
-    return measured.seconds / baseline.seconds
+    return measured.clock_seconds / baseline.clock_seconds
 
 
 def _same(guest: GuestResult, phase: PhaseResult) -> GuestResult | None:
@@ -122,14 +147,16 @@ def _guest(guest: GuestResult, before: GuestResult | None, phase: PhaseResult) -
     pagers = [sample.pagers[guest.name] for sample in phase.samples if guest.name in sample.pagers]
     return {
         "name": guest.name, "pid": guest.pid, "workload": guest.workload, "ram_bytes": guest.ram,
-        "ram_given_bytes": guest.ram_given, "operations": guest.operations, "seconds": guest.seconds,
-        "operations_per_s": guest.operations / guest.seconds if guest.seconds else None,
+        "ram_given_bytes": guest.ram_given, "operations": guest.operations, **_seconds(guest),
+        "operations_per_s": guest.operations / guest.clock_seconds if guest.clock_seconds else None,
         "pages_verified": guest.pages_verified, "mismatches": guest.mismatches, "exit_status": guest.exit_status,
         "rss_bytes": spread(m.rss for m in memories), "pss_bytes": spread(m.pss for m in memories),
         "arena_rss_bytes": spread(m.arena_rss for m in memories),
         "arena_pss_bytes": spread(m.arena_pss for m in memories),
         "pager_rss_bytes": spread(m.rss for m in pagers), "pager_uss_bytes": spread(m.uss for m in pagers),
-        "slowdown": slowdown(guest, before), "waits_s": _waits(guest.counters), "counters": dict(guest.counters),
+        "slowdown": slowdown(guest, before), "cpu_s": guest.cpu_seconds,
+        "latency_ns": {**figures(guest.latency), "buckets": list(guest.latency)}, "waits_s": _waits(guest.counters),
+        "counters": dict(guest.counters),
     }
 
 

@@ -37,10 +37,17 @@ HARDWARE_ROWS = (
     ("hardware_faults", "hardware faults"), ("write_faults", "write-protect faults"),
     ("prefetched", "pages prefetched"), ("pager_restored", "restored by pagers"))
 
+# ... and where the host caches guests' disks.
+CACHE_ROWS = (
+    ("host_cache_gets", "looked for in host cache"), ("host_cache_hits", "found in host cache"),
+    ("host_cache_trimmed", "trimmed from host cache"), ("host_cache_dead", "dead in host cache"))
 
-def work_rows(summary: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the rows of what was read, written and called, as far as this fault mode has them."""
-    return WORK_ROWS + HARDWARE_ROWS if summary["faults"] == HARDWARE else WORK_ROWS
+
+def work_rows(*summaries: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the rows of what was read, written and called, as far as the fault mode and these schemes have them."""
+    cached = any(SCHEMES[summary["scheme"]].host_cache for summary in summaries)
+    hardware = any(summary["faults"] == HARDWARE for summary in summaries)
+    return WORK_ROWS + (CACHE_ROWS if cached else ()) + (HARDWARE_ROWS if hardware else ())
 
 
 def console_for(stream: Any) -> Console:
@@ -61,7 +68,26 @@ def header(summary: Mapping[str, Any], schemes: str) -> Text:
     ram = sum(guest["ram_bytes"] for guest in guests)
     return Text(f"{summary['name']}: {schemes}, budget {format_size(summary['budget_bytes'])} for {len(guests)} guests "
                 f"with {format_size(ram)}; seed {summary['seed']}, {summary['faults']} faults"
-                f"{' in user mode only' if summary['user_mode_only'] else ''}", style="bold")
+                f"{' in user mode only' if summary['user_mode_only'] else ''}{disk_words(summary['disk'])}",
+                style="bold")
+
+
+def disk_words(disk: Mapping[str, Any]) -> str:
+    """Return the disks of a run for its header; nothing where they cost what the page cache takes."""
+    if disk["direct"]:
+        return ", real disk (O_DIRECT)"
+    return "" if disk["latency"] == "none" else f", disk {disk['latency']} in {disk['time']} time"
+
+
+def disk_line(summary: Mapping[str, Any]) -> str:
+    """Return the model, what guests waited by it, and how busy the hypervisor's swap disk was."""
+    disk, guests = summary["disk"], summary["guests"]
+    waited = {guest["name"]: guest["virtual_seconds"] for guest in guests}
+    worst = max(waited, key=waited.__getitem__)
+    virtual = f"; virtual waits {sum(waited.values()):.2f} s ({worst} {waited[worst]:.2f})" if waited[worst] else ""
+    busy = f"; hypervisor's swap disk busy {disk['swap_busy_s']:.2f} s" if disk["swap_busy_s"] else ""
+    return (f"disk:    {disk['latency']}, {disk['latency_ns'] / 1e6:g} ms, {disk['channels']} at once, "
+            f"{disk['bytes_per_s'] / 1e6:g} MB/s, {disk['time']} time{virtual}{busy}")
 
 
 def plain_table(*columns: str, title: str) -> Table:
@@ -124,6 +150,8 @@ def _lines(summary: Mapping[str, Any]) -> list[Text]:
     arena, audit = summary["arena"], summary["audit"]
     return [
         *([Text(tmem_line(summary["tmem"]))] if SCHEMES[summary["scheme"]].tmem else []),
+        *([Text(balloon_line(summary))] if SCHEMES[summary["scheme"]].balloon else []),
+        *([Text(disk_line(summary))] if summary["disk"]["latency"] != "none" else []),
         Text("waits:   " + (_waits(summary["guests"]) or "none counted") + _unseen_waits(summary)),
         Text(f"audit:   {audit['checks']} checks, ledger and kernel at most {audit['max_drift_frames']} frames apart"),
         Text(f"peak:    {number(arena['peak_frames'])} of {number(arena['budget_frames'])} frames, "
@@ -138,6 +166,15 @@ def tmem_line(tmem: Mapping[str, Any]) -> str:
              f"CPU in the hypervisor {cpu}", *(form_words(kind, held) for kind, held in tmem["forms"].items())]
     refused = [f"refused: {refusal_words(tmem['refusals'])}"] if tmem["refusals"] else []
     return "tmem:    " + "; ".join(parts + refused)
+
+
+def balloon_line(summary: Mapping[str, Any]) -> str:
+    """Return who steered the balloons, and what was in them when the work was over."""
+    rules, held = summary["policy"]["balloon"], summary["counters"].get("balloon_pages", 0)
+    steered = "" if rules["controller"] == "self" else (
+        f", {format_size(rules['step'])} at most every {rules['interval']:g} s")
+    tax = f", tax {rules['tax']:g}" if rules["controller"] == "shares" else ""
+    return f"balloon: {rules['controller']}{steered}{tax}; {number(held)} pages in balloons at the end"
 
 
 def form_words(kind: str, figures: Mapping[str, Any]) -> str:

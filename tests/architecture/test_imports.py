@@ -9,8 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {"shm": {"shm"}, "hypervisor": {"shm", "hypervisor"}, "guests": {"shm", "guests"}}
 PURE = ["shm/pagestate.py", "hypervisor/census.py", "hypervisor/policy/__init__.py", "hypervisor/policy/census.py",
-        "hypervisor/policy/clock.py", "guests/volatility.py", "guests/selfballoon.py", "hypervisor/schemes.py",
-        "hypervisor/tmem/shares.py"]
+        "hypervisor/policy/clock.py", "hypervisor/policy/balloon.py", "hypervisor/policy/targets.py",
+        "guests/volatility.py", "guests/selfballoon.py", "hypervisor/schemes.py", "hypervisor/tmem/shares.py"]
 EFFECTS = {"os", "io", "mmap", "posix_ipc", "psutil", "time", "random", "secrets", "subprocess", "multiprocessing",
            "threading", "signal", "select", "socket", "fcntl", "ctypes", "tempfile", "pathlib", "shutil", "sys"}
 MODULES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))

@@ -204,6 +204,7 @@ class FakeGuest:
                  refuse: float = 0.0, forget: float = 0.0, pools: int = 16) -> None:
         self.pages = pages
         self.features = frozenset(features)
+        self.target: int | None = None
         self.counters = np.zeros(512, np.uint64)
         self.rng = random.Random(seed)
         self.mischief, self.frames, self.drop = mischief, frames, dict(drop or {})

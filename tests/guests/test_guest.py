@@ -46,12 +46,13 @@ def test_sizes(running, ram, max_mem, pages, most):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_guest_is_told_what_its_scheme_switches_on(machine, scheme):
-    expected = {"baseline": set(), "none": set(), "swap": set(), "tmem": {"cleancache", "frontswap"},
+    expected = {"baseline": set(), "none": set(), "more-ram": set(), "swap": set(), "balloon": {"balloon"},
+                "light": {"hint-unused"}, "tmem": {"cleancache", "frontswap"}, "swapcache": {"host-cache"},
                 "cmm2": {"hint-unused", "hint-volatile"},
                 "cmm2+tmem": {"hint-unused", "hint-volatile", "cleancache", "frontswap"}}
     guest = machine(scheme=scheme).guest()
     assert guest.features == expected[scheme]
-    if scheme in ("tmem", "cmm2+tmem"):
+    if scheme in ("tmem", "swapcache", "cmm2+tmem"):
         assert guest.tmem.new_pool(persistent=False).put(1, 1, PAGE)
     else:
         with pytest.raises(TmemRefused):

@@ -15,6 +15,8 @@ from harness.children import DEADLINE_S, ROOT, Child
 
 from guests.workloads import WORKLOADS
 from shm.abi import PAGE_SIZE
+from shm.diskcost import MODELS, NANO
+from shm.latency import bucket_of
 
 # `python -m guests run` on a guest without a hypervisor; the cluster's name says how it behaves.
 FAKE_RUN = """
@@ -138,13 +140,28 @@ def run(python_process: Callable[..., Child], tmp_path: Path) -> Iterator[Run]:
 def test_ready_go_done_quit(run: Run, trace: str, more: dict[str, Any], operations: int) -> None:
     run.begin(trace, **more)
     done = run.event()
-    assert list(done) == ["event", "operations", "seconds", "pages_verified", "mismatches"]
-    assert done | {"seconds": 0} == {"event": "done", "operations": operations, "seconds": 0,
+    assert list(done) == ["event", "operations", "seconds", "virtual_seconds", "pages_verified", "mismatches", "cpu_s",
+                          "latency"]
+    assert sum(done.pop("latency")) == operations and 0 < done.pop("cpu_s") < DEADLINE_S
+    assert done | {"seconds": 0} == {"event": "done", "operations": operations, "seconds": 0, "virtual_seconds": 0,
                                      "pages_verified": operations, "mismatches": 0}
     assert 0 < done["seconds"] < DEADLINE_S
     assert run.child.process.poll() is None, "it keeps its memory until it is told to go"
     run.child.say("quit")
     assert (run.status(), run.rest(), run.errors()) == (0, b"", [])
+
+
+def test_a_disk_that_costs_is_in_the_guests_clock(run: Run, trace: str) -> None:
+    """Each page is read once, most by a request of their own; all else is found in memory, or in tmem."""
+    hdd, pages = MODELS["hdd"], len(set(REFERENCES))
+    run.begin(trace, disk={"latency": "hdd"})
+    done = run.event()
+    requests, rest = divmod(round(done["virtual_seconds"] * NANO) - hdd.transfer_ns(pages), hdd.latency_ns)
+    assert 0 < requests <= pages and abs(rest) < pages, "a rounded nanosecond a transfer"
+    assert sum(done["latency"]) == len(REFERENCES)
+    assert sum(done["latency"][bucket_of(hdd.latency_ns):]) >= requests
+    run.child.say("quit")
+    assert run.status() == 0
 
 
 def test_it_works_for_the_seconds_ordered(run: Run, trace: str) -> None:

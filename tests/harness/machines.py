@@ -194,7 +194,7 @@ class DirectGuest:
     """A guest of a machine that stands still: its domain, and its own views of the same objects."""
 
     def __init__(self, machine: Machine, name: str, pages: int, max_pages: int) -> None:
-        self.machine, self.pages = machine, pages
+        self.machine, self.name, self.pages = machine, name, pages
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.domain = make_domain(machine.gate._guests, name, os.getpid(), theirs, pages, max_pages, 1, machine.stem,
                                   machine.facilities.kvm)
@@ -211,7 +211,7 @@ class DirectGuest:
         self.tmem = TmemClient(self.channel, self.transfer, self.counters)
         self.processor = Processor(self.map, self.memory, self.channel, self.transfer, self.counters,
                                    machine.facilities)
-        self.essa = self.map.essa
+        self.essa, self.essa_one = self.map.essa, self.map.essa_one
 
     @property
     def counts(self) -> SimpleNamespace:

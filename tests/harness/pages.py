@@ -13,8 +13,8 @@ SET = {"S": Essa.SET_STABLE, "U": Essa.SET_UNUSED, "V": Essa.SET_VOLATILE, "P": 
 class WatchedDisk(SwapDisk):
     """A swap disk that notes what crosses it; `during_write` is called when a batch has been copied out."""
 
-    def __init__(self, slots, folder=None):
-        super().__init__(slots, folder)
+    def __init__(self, slots, folder=None, cost=None, direct=False):
+        super().__init__(slots, folder, cost, direct)
         self.written, self.read_back = [], 0
         self.during_write = lambda: None
 

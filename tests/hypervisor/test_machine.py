@@ -9,7 +9,8 @@ import pytest
 from peers import Peer, ask
 
 from guests import Essa, HypervisorGone
-from hypervisor.machine import SURE_PAGES, Machine, Settings
+from hypervisor.allowance import SURE_PAGES
+from hypervisor.machine import Machine, Settings
 from shm import door, names
 from shm.abi import PAGE_SIZE, Op, Status, decode_reply
 from shm.channel import open_queue

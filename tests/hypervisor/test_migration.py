@@ -123,10 +123,10 @@ def test_a_list_says_where_it_went_and_who_has_not_come(source, target, guest, p
 
 def test_what_it_may_hold_goes_with_it(source, target, guest, pool):
     migrate.migrate(source.cluster, "mine", target.cluster)
-    allowed = target.inside(lambda: target.machine._allowance(next(iter(target.machine.migration.waiting)))[0])
+    allowed = target.inside(lambda: target.machine.allowance(next(iter(target.machine.migration.waiting)))[0])
     assert allowed == 400 - COUNT
     assert held_by(pool, 1) == [0]
-    assert target.inside(lambda: target.machine._allowance(target.machine.store.clients.all()[0].number)[0]) == allowed
+    assert target.inside(lambda: target.machine.allowance(target.machine.store.clients.all()[0].number)[0]) == allowed
 
 
 def test_from_cluster_to_cluster(machine, source, target, guest, pool):

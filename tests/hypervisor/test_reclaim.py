@@ -327,3 +327,14 @@ def test_every_policy_keeps_every_byte(still_machine, policy):
         assert guest.memory.read(gfn) == page(gfn + guest.domain.number)
     assert still.machine.ledger.peak <= 12
     assert sum(guest.counts.swap_in for guest in guests) > 0
+
+
+@pytest.mark.parametrize(("bias", "taken"), [(0.0, [0, 1, 2, 3]), (0.5, [0, 1, 6, 7]), (1.0, [4, 5, 6, 7])])
+def test_a_machine_has_the_bias_it_was_started_with(still_machine, clock, bias, taken):
+    still = still_machine(budget=16, bias=bias)
+    guest = still.guest(pages=16)
+    fill(guest, *range(8), clean=True)
+    guest.essa(Essa.SET_VOLATILE, np.arange(4, 8) if bias == 1.0 else np.array([6, 7]))
+    forget_references(guest)
+    assert still.machine.reclaim.free_up(4) == 4
+    assert sorted(set(range(8)) - set(resident(guest))) == taken

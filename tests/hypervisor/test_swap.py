@@ -142,3 +142,17 @@ def test_slots_belong_to_one_batch_at_a_time(steps):
         assert len(np.unique(held)) == len(held) == disk.used
         assert np.flatnonzero(disk.taken).tolist() == sorted(held.tolist())
     disk.close()
+
+
+def test_past_the_page_cache_pages_come_back_too_and_a_slot_never_written_is_our_bug():
+    disk, out = SwapDisk(32, direct=True), np.zeros(PAGE_SIZE, np.uint8)
+    slots, content = disk.allocate(10), pages(10)
+    disk.write(slots, content)
+    order = np.random.default_rng(1).permutation(10)
+    assert (disk.read(slots[order]) == content[order]).all()
+    assert disk.read_one(int(slots[3]), out.data) and (out == content[3]).all()
+    beyond = disk.allocate(2)
+    assert not disk.read_one(int(beyond[1]), out.data)
+    with pytest.raises(BrokenInvariant):
+        disk.read(beyond)
+    disk.close()

@@ -62,7 +62,7 @@ NUMBERS = {
                "ENODEV": -19, "EINVAL": -22, "ENOSPC": -28, "EFROZEN": -1000, "EEMPTY": -1001, "EMOVED": -1002},
     "PoolFlag": {"PERSIST": 1, "SHARED": 2, "PRECOMPRESSED": 4, "MUST_SHARE": 8},
     "Refusal": {"NONE": 0, "FROZEN": 1, "MIGRATING": 2, "BAD_FRAME": 3, "MAX_MEM": 4, "RESERVED": 5, "CAP": 6,
-                "NO_FRAME": 7},
+                "NO_FRAME": 7, "TARGET": 8},
 }
 
 
@@ -73,7 +73,7 @@ def test_numbers_are_for_ever(numbers: type[enum.IntEnum]):
 
 def test_constants_are_for_ever():
     assert (abi.ABI_VERSION, abi.PAGE_SIZE, abi.MESSAGE_BYTES, abi.QUEUE_DEPTH, abi.MULTICALL_LIMIT) == (
-        3, 4096, 512, 4, 256)
+        4, 4096, 512, 4, 256)
     assert (abi.PAGE_BITS_SHIFT, abi.PAGE_BITS_MASK, abi.VERSION_SHIFT, abi.VERSION_MASK, abi.RESERVED_FLAGS,
             abi.TMEM_VERSION) == (4, 0xF, 24, 0xFF, 0x00FFFF00, 1)
 

@@ -6,7 +6,7 @@ It decides nothing that a pure module can decide (`points`, `outcome`), and star
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hypervisor.schemes import SCHEMES
+from hypervisor.schemes import BASELINE, SCHEMES
 from hypervisor.toolstack.compare.outcome import Outcome, Ran, document, outcome, ran
 from hypervisor.toolstack.compare.pictures import drawn
 from hypervisor.toolstack.compare.points import Point, scenario_at
@@ -15,7 +15,7 @@ from hypervisor.toolstack.compare.session import Manner, Session, folder, progre
 from hypervisor.toolstack.compare.table import comparison
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.preflight import check_guests, check_memory_room, check_swap_room, room_in
-from hypervisor.toolstack.scenario import BASELINE, Scenario
+from hypervisor.toolstack.scenario import Scenario
 from shm.arena import free_bytes
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from hypervisor.schemes import BASELINE
 from hypervisor.toolstack.compare.figures import FIGURES, baseline_figures_of, figures_of
 from hypervisor.toolstack.compare.pairs import Pair, pair, sentence
 from hypervisor.toolstack.compare.points import Point
 from hypervisor.toolstack.compare.statistics import Estimate, estimate
-from hypervisor.toolstack.scenario import BASELINE
 
 VERSION = 1
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypervisor.schemes import BASELINE
 from hypervisor.toolstack.compare.outcome import Outcome, Ran
 from hypervisor.toolstack.compare.series import STORE
 from hypervisor.toolstack.compare.table import disk_words
-from hypervisor.toolstack.scenario import BASELINE
 from shm.abi import PAGE_SIZE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")

@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hypervisor.toolstack.scenario import BASELINE, Scenario, check_budget
+from hypervisor.schemes import BASELINE
+from hypervisor.toolstack.scenario import Scenario, check_budget
 from shm.abi import PAGE_SIZE
 from shm.errors import UsageProblem
 

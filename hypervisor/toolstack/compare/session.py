@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from hypervisor.schemes import offered
 from hypervisor.toolstack import reading
 from hypervisor.toolstack.compare.identity import identity
 from hypervisor.toolstack.compare.keep import POINTS, Keep, write_whole
@@ -23,7 +24,7 @@ from hypervisor.toolstack.faultmode import FaultMode, decided
 from hypervisor.toolstack.interruption import Interrupted
 from hypervisor.toolstack.report import FAILED, OK, fell_back
 from hypervisor.toolstack.run import machine
-from hypervisor.toolstack.scenario import Scenario, offered
+from hypervisor.toolstack.scenario import Scenario
 from hypervisor.toolstack.table import console_for
 from shm.errors import UsageProblem
 

@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hypervisor.schemes import BASELINE
 from hypervisor.toolstack.compare.figures import FIGURES
 from hypervisor.toolstack.compare.outcome import Cell, Outcome
 from hypervisor.toolstack.compare.pairs import Verdict, sentence
 from hypervisor.toolstack.compare.points import budget_for
 from hypervisor.toolstack.compare.statistics import Estimate, doubt, doubtful
-from hypervisor.toolstack.scenario import BASELINE
 from hypervisor.toolstack.table import DASH, plain_table
 from shm.units import format_size
 

@@ -6,7 +6,7 @@ from fakes import ALL, TMEM, FakeGuest, block_contents
 
 from guests.disk import Disk
 from guests.kernel import Kernel
-from guests.kernel.balloon import LOOK_EVERY
+from guests.kernel.balloon import LOOK_EVERY, RETRY_S, USABLE
 from guests.selfballoon import INTERVAL_S, floor_of
 from shm.abi import MULTICALL_LIMIT, PAGE_SIZE
 from shm.counters import Count
@@ -179,6 +179,80 @@ def test_a_guest_that_was_not_told_to_does_not_balloon(new_disk):
 def test_self_ballooning_needs_a_swap_disk(new_disk):
     with pytest.raises(UsageProblem, match="needs a swap disk"):
         build(new_disk, swap=False, selfballooning=True)
+
+
+# As the host says
+
+TOLD = frozenset({"balloon"})
+
+
+@pytest.fixture
+def told(new_disk):
+    clock = Clock()
+    clock.now = 100.0
+    guest, kernel = build(new_disk, TOLD, 2000, clock=clock)
+    return guest, kernel, clock
+
+
+def test_the_driver_follows_the_target_a_step_a_tick(told):
+    guest, kernel, _ = told
+    anon = kernel.anon(1500)
+    stored = block_contents(range(1500))
+    anon.write_many(range(1500), stored)
+    sizes = []
+    for target in [None] + [1400] * 4 + [1900] * 3:
+        guest.target = target
+        kernel.tick()
+        sizes.append(kernel.balloon.current)
+        assert target is None or guest.counters[Count.BALLOON_TARGET] == target
+    assert sizes == [2000, 2000 - MULTICALL_LIMIT, 2000 - 2 * MULTICALL_LIMIT, 1400, 1400,
+                     1400 + MULTICALL_LIMIT, 1900, 1900]
+    kernel.check()
+    assert np.array_equal(anon.read_many(range(1500)), stored)
+    kernel.check()
+
+
+def test_a_target_that_cannot_be_reached_is_tried_again_after_a_pause(told, monkeypatch):
+    guest, kernel, clock = told
+    guest.frames = 1000
+    kernel.balloon.set_target(600)
+    guest.memory.read_many([gfn for gfn in range(2000) if gfn not in set(kernel.balloon.gfns)])
+    guest.frames, guest.target = 800, 1200
+    kernel.tick()
+    reached, calls = kernel.balloon.current, guest.memory.calls["deflate"]
+    assert reached == 800
+    kernel.tick()
+    assert guest.memory.calls["deflate"] == calls, "not again at once"
+    guest.frames = 1000
+    clock.now += RETRY_S
+    kernel.tick()
+    assert kernel.balloon.current == 1000
+    kernel.check()
+
+
+@pytest.mark.parametrize(("target", "reached"), [(1 << 63, 2000), (1, None)])
+def test_a_senseless_target_harms_nobody(told, target, reached):
+    guest, kernel, clock = told
+    anon = kernel.anon(300)
+    stored = block_contents(range(300))
+    anon.write_many(range(300), stored)
+    guest.target = target
+    for _ in range(20):
+        clock.now += RETRY_S
+        kernel.tick()
+    assert kernel.balloon.current == (reached or kernel.core.allocator.marks.high + USABLE)
+    assert np.array_equal(anon.read_many(range(300)), stored)
+    kernel.check()
+
+
+@pytest.mark.parametrize(("features", "options", "ticks"), [
+    (TOLD, {}, True), (TOLD, {"selfballooning": True}, True), (ALL, {}, False), (ALL, {"selfballooning": True}, True)])
+def test_a_kernel_says_whether_its_ticks_matter(new_disk, features, options, ticks):
+    guest, kernel = build(new_disk, features, **options)
+    assert kernel.ticks == ticks
+    guest.target = 400
+    kernel.tick()
+    assert (kernel.balloon.current == 400) == (features == TOLD and not options), "it follows, or goes by itself"
 
 
 # On the real host

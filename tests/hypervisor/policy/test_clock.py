@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervisor.policy import POLICIES
+from hypervisor.policy import POLICIES, policy_of
 from hypervisor.policy.census import EPHEMERAL, Census, Hand, Holding, Plan
-from hypervisor.policy.clock import hint_after_choice, u_e_v_p_s
+from hypervisor.policy.clock import biased, hint_after_choice, u_e_v_p_s
 from shm.pagestate import State
 
 ALL_STATES = {"Sr": State.Sr, "Sp": State.Sp, "Sz": State.Sz, "Ur": State.Ur, "Uz": State.Uz, "Vr": State.Vr,
@@ -118,7 +118,34 @@ def test_u_e_v_p_s(told, wanted, does):
     assert {word: plan[word] for word in plan if word not in ("hand", "passed")} == does
 
 
+BIASED = {
+    "the worthless share first, rounded up, then the hand where it stood": (
+        census({0: "Sr Sr Sr Vr Vr Vr"}, (0, 0)), 4, 0.3, {"evict": [(0, [0, 1, 3, 4])], "hand": (0, 2)}),
+    "0.14 of 50 is 7, whatever floats make of it": (
+        census({0: "Sr " * 45 + "Vr " * 9}, (0, 0)), 50, 0.14,
+        {"evict": [(0, [*range(43), *range(45, 52)])], "hand": (0, 43)}),
+    "half": (
+        census({0: "Sr Sr Pr Vr"}, (0, 0)), 2, 0.5, {"evict": [(0, [0, 3])], "hand": (0, 1)}),
+    "where nothing is worthless the blind choice has it all": (
+        census({0: "Sr Sr Sr"}, (0, 0)), 2, 0.5, {"evict": [(0, [0, 1])], "passed": True, "hand": (0, 2)}),
+    "unused pages and free heap frames are not of the share": (
+        census({0: "Sr Ur Vr"}, (0, 0), heap_free=1), 3, 0.5,
+        {"trim": 1, "evict": [(0, [1]), (0, [2])], "hand": (0, 0)}),
+    "ephemeral, volatile, P": (
+        census({0: "Sr Pr Vr Sr"}, (0, 0), ephemeral=1, aged=1), 4, 0.75,
+        {"evict": [(0, [0, 1, 2])], "ephemeral": 1, "hand": (0, 1)}),
+}
+
+
+@pytest.mark.parametrize(("told", "wanted", "bias", "does"), BIASED.values(), ids=list(BIASED))
+def test_biased(told, wanted, bias, does):
+    plan = shown(biased(told, wanted, bias))
+    assert {word: value for word, value in plan.items() if word != "passed" or word in does} == does
+
+
 # rules for every census
+
+ALL_POLICIES = POLICIES | {f"bias {bias}": policy_of("hint-after-choice", bias) for bias in (0.1, 0.5, 0.9)}
 
 
 @st.composite
@@ -138,7 +165,7 @@ def takeable(told: Census) -> int:
     return told.heap_free + unused + pages + told.ephemeral
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=list(POLICIES))
+@pytest.mark.parametrize("policy", ALL_POLICIES.values(), ids=list(ALL_POLICIES))
 @given(told=any_census(), wanted=st.integers(0, 40))
 def test_a_plan_frees_what_is_wanted_or_all_there_is_and_takes_nothing_it_must_not(policy, told, wanted):
     untouched = [(guest.states.copy(), guest.referenced.copy(), guest.grace.copy()) for guest in told.guests]
@@ -165,10 +192,28 @@ def test_a_plan_frees_what_is_wanted_or_all_there_is_and_takes_nothing_it_must_n
         assert (guest.referenced == referenced).all() and (guest.grace == grace).all()
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=list(POLICIES))
+@pytest.mark.parametrize("policy", ALL_POLICIES.values(), ids=list(ALL_POLICIES))
 @given(told=any_census(), wanted=st.integers(0, 40))
 def test_a_policy_is_a_function(policy, told, wanted):
     assert shown(policy(told, wanted)) == shown(policy(told, wanted))
+
+
+@given(told=any_census(), wanted=st.integers(0, 40))
+def test_bias_leads_from_one_policy_to_the_other(told, wanted):
+    assert shown(biased(told, wanted, 0.0)) == shown(hint_after_choice(told, wanted))
+    assert shown(biased(told, wanted, 1.0)) == shown(u_e_v_p_s(told, wanted))
+
+
+@given(told=any_census(), wanted=st.integers(0, 40), bias=st.floats(0, 1))
+def test_the_share_of_a_bias_holds_no_stable_page(told, wanted, bias):
+    """At least so many victims need no write, as long as there are so many."""
+    plan, free = biased(told, wanted, bias), replace(told, can_preserve=False)
+    stable = sum(int(np.count_nonzero(guest.states[pages] == State.Sr)) for guest in told.guests
+                 for owner, pages in plan.evict if owner == guest.owner)
+    unwanted = plan.trim + sum(int(np.count_nonzero(guest.states[pages] == State.Ur)) for guest in told.guests
+                               for owner, pages in plan.evict if owner == guest.owner)
+    share = bias * (wanted - unwanted)
+    assert plan.frames - unwanted - stable >= min(share, takeable(free) - unwanted) - 1e-6
 
 
 def victims(told: Census, wanted: list[int], accesses: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ WRONG = [
     (["run", "a.toml", "b.toml"], "memcommons run: Got unexpected extra argument"),
     (["run", "--scheme"], "memcommons: Option '--scheme' requires an argument"),
     (["run", "nowhere.toml"], "nowhere.toml: no such file or directory; name a scenario file"),
-    (["run", "--scheme", "xen"], "--scheme: 'xen' is not a scheme; allowed: none, swap, tmem, cmm2, cmm2+tmem"),
+    (["run", "--scheme", "xen"], "--scheme: 'xen' is not a scheme; allowed: none, more-ram, swap, balloon, light, "),
     (["run", "--budget", "64MB"], "--budget: '64MB' is not a size; use B, KiB, MiB or GiB"),
     (["run", "--seconds", "1", "--ops", "1"], "--seconds and --ops exclude each other; give one of them"),
     (["run", "--faults", "soft"], "--faults: 'soft' is not allowed; allowed: auto, software, hardware"),

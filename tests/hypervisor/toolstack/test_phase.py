@@ -49,6 +49,11 @@ MISDEEDS = {
     "not-text": r"guest 'a' \(pid \d+\) wrote what is no event, and was ended: .*",
     "negative": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*'operations': -1.*",
     "too-long": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*'seconds': 1000000.0.*",
+    "claims-waits": r"guest 'a' \(pid \d+\) claims to have waited 0.500 s for disks; what was counted comes to 0.000 s "
+                    "at the most",
+    "latencies-lost": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*'latency': \[99\].*",
+    "cpu-of-another": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*'cpu_s': 1000000.0.*",
+    "backwards": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*'virtual_seconds': -0.5.*",
     "not-a-number": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*nan.*",
     "a-text": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*'many'.*",
     "a-truth": r"guest 'a' \(pid \d+\) reported work that makes no sense: .*False.*",

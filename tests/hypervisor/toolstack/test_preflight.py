@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hypervisor.toolstack.means import Means
-from hypervisor.toolstack.preflight import check_guests, check_memory_room, check_swap_room, room_in
+from hypervisor.toolstack.preflight import check_caches, check_guests, check_memory_room, check_swap_room, room_in
 from hypervisor.toolstack.reading import load
 from shm.errors import UsageProblem
 
@@ -64,6 +64,15 @@ def test_swap_disks_must_fit(scenario, schemes, free, line):
     with pytest.raises(UsageProblem) as caught:
         check_swap_room(scenario, schemes, lambda folder: free)
     assert str(caught.value) == line
+
+
+def test_a_host_that_caches_disks_has_so_many_pools_and_no_more(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text('budget = "64MiB"\nseconds = 1\n[[guest]]\nname = "a"\nram = "4MiB"\nworkload = "scan"\n')
+    check_caches(load(path, guests=16), ["none", "swapcache"])
+    check_caches(load(path, guests=17), ["tmem"])
+    with pytest.raises(UsageProblem, match="scheme 'swapcache' takes 16 guests at most, and there are 17; use fewer"):
+        check_caches(load(path, guests=17), ["none", "swapcache"])
 
 
 def test_swap_folder_that_is_not_there(tmp_path):

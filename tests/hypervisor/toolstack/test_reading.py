@@ -2,21 +2,23 @@
 
 import pytest
 
+from hypervisor.schemes import offered
 from hypervisor.toolstack.reading import listed, load
-from hypervisor.toolstack.scenario import WORKLOADS, offered
+from hypervisor.toolstack.scenario import WORKLOADS
 from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
 GUEST = '[[guest]]\nname = "bank"\nram = "64MiB"\nworkload = "sqlite"\n'
-SCHEMES = "none, swap, tmem, cmm2, cmm2+tmem"
+SCHEMES = "none, more-ram, swap, balloon, light, tmem, swapcache, cmm2, cmm2+tmem"
 
 # (scenario, the whole line after "FILE: ")
 WRONG = [
     (HEAD + GUEST + 'colour = "red"', "guest[0].colour: is no key here; allowed: "
                                       "name, count, ram, workload, weight, options"),
     (HEAD + "size = 1\n" + GUEST, "size: is no key here; allowed: name, budget, scheme, seconds, operations, seed, "
-                                  "faults, hypervisor, tmem, disk, guest"),
-    (HEAD + "[hypervisor]\nswp = 1\n" + GUEST, "hypervisor.swp: is no key here; allowed: reclaim, swap, cmma, folder"),
+                                  "faults, hypervisor, tmem, balloon, disk, guest"),
+    (HEAD + "[hypervisor]\nswp = 1\n" + GUEST, "hypervisor.swp: is no key here; allowed: reclaim, bias, "
+                                               "swap, cmma, folder"),
     (HEAD + GUEST.replace("64MiB", "64MB"),
      "guest[0].ram: '64MB' is not a size; use B, KiB, MiB or GiB, such as \"64MiB\""),
     (HEAD + GUEST.replace('"64MiB"', "64"),
@@ -60,12 +62,32 @@ WRONG = [
     (HEAD + 'faults = "soft"\n' + GUEST, "faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     (HEAD + '[hypervisor]\nreclaim = "lru"\n' + GUEST,
      "hypervisor.reclaim: 'lru' is not allowed; allowed: hint-after-choice, u-e-v-p-s"),
+    (HEAD + "[hypervisor]\nbias = 1.5\n" + GUEST, "hypervisor.bias: 1.5 is too large; at most 1.0"),
+    (HEAD + '[hypervisor]\nbias = "much"\n' + GUEST, "hypervisor.bias: 'much' is not a number"),
+    (HEAD + '[hypervisor]\nreclaim = "u-e-v-p-s"\nbias = 0.5\n' + GUEST,
+     'hypervisor.bias: u-e-v-p-s has no bias to be set; write it with reclaim = "hint-after-choice", or leave it out'),
     (HEAD + "hypervisor = 3\n" + GUEST, "hypervisor: must be a table"),
     (HEAD + '[tmem]\nform = "zip"\n' + GUEST, "tmem.form: 'zip' is not allowed; allowed: raw, lz4, dedup, tze"),
     (HEAD + '[tmem]\nquirks = "xen"\n' + GUEST, "tmem.quirks: 'xen' is not allowed; allowed: none, xen-4.2"),
     (HEAD + '[tmem]\nselfballoon = 1\n' + GUEST, "tmem.selfballoon: 1 is neither true nor false"),
     (HEAD + "[tmem]\nephemeral_pages = -5\n" + GUEST, "tmem.ephemeral_pages: -5 is too small; at least 0"),
-    (HEAD + '[disk]\nlatency = "ssd"\n' + GUEST, "disk.latency: 'ssd' is not allowed; allowed: none"),
+    (HEAD + '[tmem]\ntargets = "fair"\n' + GUEST,
+     "tmem.targets: 'fair' is not allowed; allowed: greedy, static, reconfigured, demand"),
+    (HEAD + '[balloon]\ncontroller = "vmrm"\n' + GUEST,
+     "balloon.controller: 'vmrm' is not allowed; allowed: timed, shares, self"),
+    (HEAD + "[balloon]\ninterval = 0.01\n" + GUEST, "balloon.interval: 0.01 is too small; at least 0.1"),
+    (HEAD + '[balloon]\nstep = "1KiB"\n' + GUEST,
+     "balloon.step: 1.0 KiB is no step for balloons; use whole pages of 4096 bytes"),
+    (HEAD + "[balloon]\ntax = 1.0\n" + GUEST, "balloon.tax: 1.0 is too large; it must be below 1.0"),
+    (HEAD + "[balloon]\nfloor = 1\n" + GUEST,
+     "balloon.floor: is no key here; allowed: controller, interval, step, tax"),
+    (HEAD + '[disk]\nlatency = "tape"\n' + GUEST,
+     "disk.latency: 'tape' is not allowed; allowed: none, ssd, hdd, network"),
+    (HEAD + '[disk]\ntime = "real"\n' + GUEST, "disk.time: 'real' is not allowed; allowed: virtual, waited"),
+    (HEAD + '[disk]\ndirect = 1\n' + GUEST, "disk.direct: 1 is neither true nor false"),
+    (HEAD + '[disk]\ndirect = true\nlatency = "ssd"\n' + GUEST,
+     "disk.latency: 'ssd' is a model, and direct = true is the disk that there is; use one of the two"),
+    (HEAD + 'disk = "ssd"\n' + GUEST, "disk: must be a table"),
     ("name = x\n", "is not TOML: Invalid value (at line 1, column 8)"),
     (HEAD + "seconds = 6\n", "is not TOML: Cannot overwrite a value (at line 4, column 12)"),
 ]
@@ -104,6 +126,7 @@ WRONG_OPTIONS = [
     ({"seconds": 1.0, "operations": 1}, "--seconds and --ops exclude each other; give one of them"),
     ({"faults": "soft"}, "--faults: 'soft' is not allowed; allowed: auto, software, hardware"),
     ({"seed": -4}, "--seed: -4 is too small; at least 0"),
+    ({"disk": "tape"}, "--disk: 'tape' is not allowed; allowed: none, ssd, hdd, network"),
 ]
 
 
@@ -154,7 +177,7 @@ def test_list_of_schemes(given, schemes):
 
 @pytest.mark.parametrize("given", ["", "swap,", "baseline", "cmm2 tmem"])
 def test_wrong_list_of_schemes(given):
-    with pytest.raises(UsageProblem, match=r"^--scheme: '.*' is not a scheme; allowed: none, swap"):
+    with pytest.raises(UsageProblem, match=r"^--scheme: '.*' is not a scheme; allowed: none, more-ram"):
         listed(given)
 
 

@@ -122,7 +122,8 @@ def test_slowdown_is_a_ratio_of_times_for_equal_work(summary):
 
 
 @pytest.mark.parametrize(("changed", "ratio"), [
-    ({}, 1.0), ({"seconds": 8.0}, 2.0), ({"seconds": None}, None), ({"operations": 5}, None)])
+    ({}, 1.0), ({"seconds": 8.0}, 2.0), ({"seconds": 6.0, "virtual_seconds": 10.0}, 4.0),
+    ({"seconds": None}, None), ({"operations": 5}, None)])
 def test_slowdown(guest, changed, ratio):
     assert slowdown(guest(**changed), guest()) == ratio
 

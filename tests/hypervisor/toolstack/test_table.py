@@ -28,12 +28,12 @@ def make(tmp_path, results, guest):
     path = tmp_path / "x.toml"
     path.write_text(TEXT)
 
-    def summary(scheme="cmm2+tmem", **changed):
+    def summary(scheme="cmm2+tmem", disk=None, **changed):
         baseline = results("baseline", [100.0, 120.0], [100.0, 120.0])
         facts = {"guests": (guest("bank-1", seconds=6.0), guest("bank-2", seconds=24.0)),
                  "counters": {"discards": 1234567, "tmem_hits": 4321, "swap_out": 99}}
         measured = results(scheme, [50.0, 60.0], [60.0, 62.0], **facts | changed)
-        return summarise(load(path), baseline, measured, {})
+        return summarise(load(path, {"disk": disk} if disk else {}), baseline, measured, {})
     return summary
 
 
@@ -88,6 +88,27 @@ def test_one_run_shows_its_figures(make):
     assert "verdict: 1,000 pages verified, none wrong; saved 44.5 % (49.0 MiB, kernel); slow-down up to 6.00" in text
 
 
+def test_disks_with_a_cost_are_named_in_header_and_line_and_others_are_not(make, guest):
+    waits = (guest("bank-1", seconds=6.0, virtual_seconds=2.0), guest("bank-2", seconds=4.0, virtual_seconds=4.0))
+    text = printed(one_run(make(disk="hdd", guests=waits, counters={"swap_busy_ns": 1_500_000_000})))
+    words = " ".join(text.split())
+    assert "software faults, disk hdd in virtual time" in words
+    assert ("disk: hdd, 8 ms, 1 at once, 100 MB/s, virtual time; virtual waits 6.00 s (bank-2 4.00); hypervisor's swap "
+            "disk busy 1.50 s") in words
+    assert row(text, "bank-1")[5] == "2.00", "by its own clock: 8 s against 4"
+    plain = printed(one_run(make()))
+    assert "disk:" not in plain and "virtual" not in plain
+    together = printed(several_runs([make(disk="hdd", guests=waits), make("swap", disk="hdd")]))
+    assert row(together, "longest guest's clock") == ["longest guest's clock, s", "4.00", "8.00", "24.00"]
+
+
+def test_rows_of_the_hosts_cache_are_shown_where_a_scheme_has_one(make):
+    cached = make("swapcache", counters={"host_cache_hits": 77})
+    assert re.search(r"trimmed from host cache +0 +0", printed(one_run(cached)))
+    assert row(printed(several_runs([make(), cached])), "found in host cache")[1:] == ["0", "0", "77"]
+    assert "host cache" not in printed(one_run(make()))
+
+
 def test_failed_run_says_so_and_shows_no_gain(make, guest):
     died = guest("bank-1", seconds=None, exit_status=-9)
     problems = ("guest 'bank-1' was killed by signal 9", "another")
@@ -124,3 +145,14 @@ def test_mean_slowdown_leaves_out_who_did_not_finish(make, guest):
 
 def test_figures_that_are_missing_are_dashes():
     assert (number(None), ratio(None), number(0), ratio(0.0)) == ("-", "-", "0", "0.00")
+
+
+@pytest.mark.parametrize(("controller", "line"), [
+    ("shares", "balloon: shares, 8.0 MiB at most every 0.2 s, tax 0.75; 12,345 pages in balloons at the end"),
+    ("timed", "balloon: timed, 8.0 MiB at most every 0.2 s; 12,345 pages in balloons at the end"),
+    ("self", "balloon: self; 12,345 pages in balloons at the end")])
+def test_balloons_have_a_line_where_there_are_any(make, tmp_path, guest, controller, line):
+    (tmp_path / "x.toml").write_text(TEXT + f'[balloon]\ncontroller = "{controller}"\n')
+    guests = (guest("bank-1", counters={"balloon_pages": 12000}), guest("bank-2", counters={"balloon_pages": 345}))
+    assert line in printed(one_run(make("balloon", guests=guests))).splitlines()
+    assert "balloon" not in printed(one_run(make("cmm2", guests=guests)))

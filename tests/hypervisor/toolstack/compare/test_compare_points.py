@@ -2,8 +2,8 @@
 
 import pytest
 
+from hypervisor.schemes import BASELINE
 from hypervisor.toolstack.compare.points import Point, budget_for, overcommits, planned, scenario_at, seeds
-from hypervisor.toolstack.scenario import BASELINE
 from shm.errors import UsageProblem
 
 MIB = 1 << 20
