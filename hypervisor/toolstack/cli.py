@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from hypervisor.schemes import offered
+from hypervisor.toolstack.claims.commands import commands as claims_commands
 from hypervisor.toolstack.compare.commands import commands as compare_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
 from hypervisor.toolstack.states_cli import states
@@ -35,6 +36,7 @@ ctl.add_typer(tmem)
 ctl.add_typer(states)
 app.add_typer(ctl, name="ctl")
 app.add_typer(compare_commands)
+app.add_typer(claims_commands)
 
 
 def main() -> int:

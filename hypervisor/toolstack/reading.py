@@ -53,10 +53,19 @@ def load(path: Path, options: Mapping[str, Any] | None = None, guests: int | Non
     options = dict(options or {})
     if {"seconds", "operations"} <= options.keys():
         raise UsageProblem("--seconds and --ops exclude each other; give one of them")
-    source = shown(path)
-    table = _checked(_replaced(_read(path), options), source, options)
+    return _scenario(_replaced(_read(path), options), shown(path), path.resolve().parent, options, guests)
+
+
+def built(raw: dict[str, Any], source: str, folder: Path) -> Scenario:
+    """Check a scenario that no file holds; `source` names it in errors, its guests are started in `folder`."""
+    return _scenario(raw, source, folder, {}, None)
+
+
+def _scenario(raw: dict[str, Any], source: str, folder: Path, options: Mapping[str, Any],
+              guests: int | None) -> Scenario:
+    table = _checked(raw, source, options)
     specs = _counted_out(table.guest if guests is None else _scaled(table.guest, guests), source)
-    scenario = Scenario(source, path.resolve().parent, table, specs)
+    scenario = Scenario(source, folder, table, specs)
     _check_whole(scenario, options)
     return scenario
 

@@ -64,11 +64,11 @@ def run_compare(session: Session, points: Sequence[Point], means: Means, manner:
     """Do all of it, and show it; return the exit status."""
     check_all(session.scenario, points, means)
     progress = progress_for(manner, len(points))
-    with folder(session, manner) as keep:
+    with folder(session.identity, manner) as keep:
         try:
             found = compare(session.scenario, points, Series(keep, means, session.mode, progress))
         finally:
             progress.close()
         facts = facts_of(session.scenario, session.identity)
         notes = drawn(found, facts, manner.out) if manner.out else []
-        return show(document(found, facts), comparison(found, facts), found.problems, session, manner, notes)
+        return show(document(found, facts), comparison(found, facts), found.problems, session.mode, manner, notes)

@@ -123,7 +123,7 @@ def run_density(session: Session, schemes: Sequence[str], seeds: Sequence[int], 
     counts = Counts(session, schemes, most)
     check_guests(session.scenario, means)
     progress = progress_for(manner, None)
-    with folder(session, manner) as keep:
+    with folder(session.identity, manner) as keep:
         search = Density(counts, seeds, Series(keep, means, session.mode, progress), slowdown)
         try:
             found = [search.search(scheme) for scheme in schemes]
@@ -131,7 +131,7 @@ def run_density(session: Session, schemes: Sequence[str], seeds: Sequence[int], 
             progress.close()
         document = density_document(session, found, seeds, slowdown, (counts.limit, counts.why_no_more),
                                     search.problems)
-        return show(document, density_table(document), search.problems, session, manner)
+        return show(document, density_table(document), search.problems, session.mode, manner)
 
 
 def checked_slowdown(slowdown: float) -> float:

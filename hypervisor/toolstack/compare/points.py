@@ -7,6 +7,7 @@ seed with all memory granted.  A search for density has a number of guests in th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from hypervisor.schemes import BASELINE
 from hypervisor.toolstack.scenario import Scenario, check_budget
@@ -18,6 +19,22 @@ DECIMALS = 4
 LEAST, MOST = 0.1, 100.0
 MOST_SEEDS = 1000
 SEED_LIMIT = 1 << 31
+
+
+class OneRun(Protocol):
+    """Whatever can be run and kept: its scheme, its name among the files, its name for people, its baseline."""
+
+    @property
+    def scheme(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def said(self) -> str: ...
+
+    @property
+    def baseline(self) -> "OneRun": ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from hypervisor.toolstack.compare.keep import Keep, Kept
-from hypervisor.toolstack.compare.points import Point
+from hypervisor.toolstack.compare.points import OneRun
 from hypervisor.toolstack.compare.progress import SeriesProgress
 from hypervisor.toolstack.faultmode import FaultMode
 from hypervisor.toolstack.means import Call, Means
@@ -67,7 +67,7 @@ class Series:
     def __init__(self, keep: Keep, means: Means, mode: FaultMode, progress: SeriesProgress) -> None:
         self._keep, self._means, self._mode, self._progress = keep, replace(means, progress=progress), mode, progress
 
-    def baseline(self, point: Point, scenario: Scenario) -> Baseline:
+    def baseline(self, point: OneRun, scenario: Scenario) -> Baseline:
         """Run the baseline of a seed, or take it from before.  UsageProblem when it is refused."""
         found = self._known_baseline(point)
         if found:
@@ -86,7 +86,7 @@ class Series:
         self._progress.ends()
         return Baseline(phase, None, kept.checksum)
 
-    def _known_baseline(self, point: Point) -> Baseline | None:
+    def _known_baseline(self, point: OneRun) -> Baseline | None:
         kept = self._keep.get(point.key)
         if kept is None:
             return None
@@ -95,18 +95,18 @@ class Series:
         except ValidationError:
             return None
 
-    def known(self, point: Point, baseline: Baseline) -> Kept | None:
+    def known(self, point: OneRun, baseline: Baseline) -> Kept | None:
         """Return a measured point from before, if it was compared with this very baseline."""
         kept = self._keep.get(point.key)
         return kept if kept and kept.body.get("baseline") == baseline.checksum else None
 
-    def known_pair(self, point: Point) -> dict[str, Any] | None:
+    def known_pair(self, point: OneRun) -> dict[str, Any] | None:
         """Return the body of a point that was finished before together with its baseline."""
         baseline = self._known_baseline(point.baseline)
         kept = self.known(point, baseline) if baseline else None
         return kept.body if kept else None
 
-    def measured(self, point: Point, scenario: Scenario, baseline: Baseline) -> dict[str, Any]:
+    def measured(self, point: OneRun, scenario: Scenario, baseline: Baseline) -> dict[str, Any]:
         """Run a scheme against its baseline, or take it from before; return the point's body."""
         known = self.known(point, baseline)
         if known:
@@ -123,7 +123,7 @@ class Series:
         """A point will not be run, because its baseline failed."""
         self._progress.skipped()
 
-    def _run(self, point: Point, scenario: Scenario, baseline: Baseline) -> dict[str, Any]:
+    def _run(self, point: OneRun, scenario: Scenario, baseline: Baseline) -> dict[str, Any]:
         assert baseline.phase, "a baseline that failed is not compared with"
         done = {guest.name: (guest.operations, guest.seconds or 0.0) for guest in baseline.phase.guests}
         seen = FramesSeen(self._means.call)

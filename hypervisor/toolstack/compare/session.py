@@ -67,12 +67,12 @@ def wanted_schemes(text: str | None) -> list[str]:
 
 
 @contextmanager
-def folder(session: Session, manner: Manner) -> Iterator[Keep]:
-    """Hold the folder while the runs go on; a signal is told what was kept and how to go on."""
+def folder(found: Mapping[str, Any], manner: Manner) -> Iterator[Keep]:
+    """Hold the folder of what has the identity `found` while the runs go on; a signal is told how to go on."""
     out = manner.out
     if manner.resume and out is None:
         raise UsageProblem("--resume: nothing is known of before; give the folder with --out")
-    keep = Keep(out or Path(tempfile.mkdtemp(prefix="memcommons-")), session.identity)
+    keep = Keep(out or Path(tempfile.mkdtemp(prefix="memcommons-")), found)
     try:
         keep.open(manner.resume)
         yield keep
@@ -104,11 +104,11 @@ def progress_for(manner: Manner, total: int | None) -> SeriesProgress:
     return SeriesProgress(total) if silent else SeriesBar(console_for(sys.stderr), total)
 
 
-def show(document: Mapping[str, Any], table: RenderableType, problems: Sequence[str], session: Session,
-         manner: Manner, notes: Sequence[str] = ()) -> int:
+def show(document: Mapping[str, Any], table: RenderableType, problems: Sequence[str], mode: FaultMode,
+         manner: Manner, notes: Sequence[str] = (), name: str = SUMMARY) -> int:
     """Print what came of it, and keep it where the person wants files; return the exit status."""
-    problems = [*problems, *_summary_kept(document, manner.out)]
-    notes = [*fell_back(session.mode), *notes]
+    problems = [*problems, *_kept(document, manner.out, name)]
+    notes = [*fell_back(mode), *notes]
     if manner.as_json:
         print(json.dumps(document))
     else:
@@ -118,11 +118,11 @@ def show(document: Mapping[str, Any], table: RenderableType, problems: Sequence[
     return FAILED if problems else OK
 
 
-def _summary_kept(document: Mapping[str, Any], out: Path | None) -> list[str]:
-    """Write the summary where the person wants files; return what went wrong."""
+def _kept(document: Mapping[str, Any], out: Path | None, name: str) -> list[str]:
+    """Write the document where the person wants files; return what went wrong."""
     try:
         if out:
-            write_whole(out / SUMMARY, document)
+            write_whole(out / name, document)
     except OSError as error:
-        return [f"--out: {out}: {error.strerror}; {SUMMARY} is missing there, the points are kept"]
+        return [f"--out: {out}: {error.strerror}; {name} is missing there, the points are kept"]
     return []
