@@ -13,6 +13,7 @@ from hypervisor.toolstack.progress import Progress
 HYPERVISOR = (sys.executable, "-P", "-m", "hypervisor")
 GUEST = (sys.executable, "-P", "-m", "guests", "run")
 GUEST_CHECK = (sys.executable, "-P", "-m", "guests", "check")
+TRIAL = (sys.executable, "-P", "-m", "guests.trials")
 
 Call = Callable[[str, dict[str, Any]], dict[str, Any]]
 
@@ -43,5 +44,6 @@ class Means:
     hypervisor: Sequence[str] = HYPERVISOR
     guest: Sequence[str] = GUEST
     guest_check: Sequence[str] = GUEST_CHECK
+    trial: Sequence[str] = TRIAL
     call: Call = _call
     patience: Patience = Patience()

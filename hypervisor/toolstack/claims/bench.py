@@ -5,7 +5,7 @@ Rule 2: a run is kept with the checksum of its baseline: with another baseline i
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypervisor.schemes import BASELINE
@@ -18,16 +18,13 @@ from hypervisor.toolstack.compare.series import Baseline, Series
 from hypervisor.toolstack.means import Means
 
 FRAMES = "frames"                        # of a run's body: the frames of each owner over time
-DoTrial = Callable[[Trial, Means], tuple[dict[str, Any] | None, str | None]]
 
 
 class Bench:
     """What was found so far.  One writer: the process that holds the folder."""
 
-    def __init__(self, keep: Keep, means: Means, series: Series, progress: SeriesProgress,
-                 do_trial: DoTrial = run_trial) -> None:
+    def __init__(self, keep: Keep, means: Means, series: Series, progress: SeriesProgress) -> None:
         self._keep, self._means, self._series, self._progress = keep, means, series, progress
-        self._do_trial = do_trial
         self._baselines: dict[str, Baseline] = {}
         self.found: dict[str, Found] = {}            # by key of the job
         self.took: dict[str, float] = {}             # seconds, of a job that was run now or before
@@ -70,7 +67,7 @@ class Bench:
             return Found(job.said, kept.body.get("figures"))
         self._means.interruption.check()
         began = self._progress.begins(job.said)
-        figures, failed = self._do_trial(job, self._means)
+        figures, failed = run_trial(job, self._means)
         self._progress.ends()
         if failed:
             self.problems.append(f"{job.said}: {failed}")

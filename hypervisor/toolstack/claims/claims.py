@@ -20,6 +20,7 @@ from hypervisor.toolstack.faultmode import decided
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.preflight import check
 from hypervisor.toolstack.run import machine
+from shm.errors import UsageProblem
 
 DOCUMENT, PAGE = "claims.json", "claims.md"
 
@@ -46,6 +47,8 @@ def run_claims(claims: Sequence[Claim], size: Size, faults: str, means: Means, m
     found = identity("claims", b"", {"size": size.name}, mode.name, machine())
     began = date.today().isoformat()
     check_all(jobs, means)
+    if page and not page.parent.is_dir():
+        raise UsageProblem(f"--page: {page.parent} is no folder; give a file in one")
     progress = progress_for(manner, len(jobs))
     with folder(found, manner) as keep:
         bench = Bench(keep, means, Series(keep, means, mode, progress), progress)
@@ -56,8 +59,8 @@ def run_claims(claims: Sequence[Claim], size: Size, faults: str, means: Means, m
         facts = {"size": size.name, "quick": size.quick, "began": began, "command": command(claims, size),
                  "took_s": sum(bench.took.values()), "machine": machine(), **mode.facts()}
         made = document(rows(wanted, size, bench.found), jobs, bench.found, bench.took, facts, bench.problems)
-        notes = _written(made, page, manner.out)
-        return show(made, verdict_table(made), bench.problems, mode, manner, notes, DOCUMENT)
+        problems = [*bench.problems, *_written(made, page, manner.out)]
+        return show(made, verdict_table(made), problems, mode, manner, name=DOCUMENT)
 
 
 def command(claims: Sequence[Claim], size: Size) -> str:
@@ -67,7 +70,7 @@ def command(claims: Sequence[Claim], size: Size) -> str:
 
 
 def _written(made: dict[str, Any], page: Path | None, out: Path | None) -> list[str]:
-    """Write the page where one is wanted; return what is to be said of it."""
+    """Write the page where one is wanted; return what went wrong."""
     again = f"{made['command']} --out DIR --page docs/claims.md"
     for place in (page, out and out / PAGE):
         if place:

@@ -8,9 +8,7 @@ Rule 1: whatever happens, `run_trial` leaves no process and no name behind, and 
 Rule 2: a trial that fails is a result: its last words are returned, not raised.
 """
 
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +21,18 @@ from hypervisor.toolstack.plan import PhasePlan
 from hypervisor.toolstack.run import cluster_names
 from hypervisor.toolstack.watch import Happening, Junk, Left, Said, Watch
 
-PROGRAM = (sys.executable, "-P", "-m", "guests.trials")
 SWAP_FOLDER = "/var/tmp"
 
 
 class TrialRun:
     """The program's side: what it said so far."""
 
-    def __init__(self, trial: Trial, means: Means, cluster: str, program: Sequence[str]) -> None:
+    def __init__(self, trial: Trial, means: Means, cluster: str) -> None:
         self.figures: dict[str, Any] | None = None
         self.failed: str | None = None
         self._means = means
         order = {"trial": trial.name, "cluster": cluster, "options": dict(trial.options)}
-        self._program = Child(f"trial {trial.name!r}", program, order, Path("/"))
+        self._program = Child(f"trial {trial.name!r}", means.trial, order, Path("/"))
         self._watch = Watch(means.interruption)
         self._watch.add(self._program)
 
@@ -69,7 +66,7 @@ class TrialRun:
                 pass
 
 
-def run_trial(trial: Trial, means: Means, program: Sequence[str] = PROGRAM) -> tuple[dict[str, Any] | None, str | None]:
+def run_trial(trial: Trial, means: Means) -> tuple[dict[str, Any] | None, str | None]:
     """Run a trial; return its figures, or None and why there are none.  Interrupted is raised when all is stopped."""
     [cluster] = cluster_names(1)
     order = {"folder": SWAP_FOLDER, **trial.order, "cluster": cluster}
@@ -77,7 +74,7 @@ def run_trial(trial: Trial, means: Means, program: Sequence[str] = PROGRAM) -> t
     running: TrialRun | None = None
     try:
         crew.start_hypervisor()
-        running = TrialRun(trial, means, cluster, program)
+        running = TrialRun(trial, means, cluster)
         running.wait(time.monotonic() + trial.limit_s)
     except PhaseBroken as broken:
         return None, str(broken)

@@ -160,3 +160,16 @@ def results() -> Callable[..., PhaseResult]:
 @pytest.fixture
 def guest() -> Callable[..., GuestResult]:
     return guest_result
+
+
+@pytest.fixture
+def phases(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The (label, guests) of the phases that were really run, in their order."""
+    labels = []
+    run = Phase.run
+
+    def noted(self):
+        labels.append((self._plan.label, len(self._plan.guests)))
+        return run(self)
+    monkeypatch.setattr(Phase, "run", noted)
+    return labels

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from hypervisor.toolstack.phase import Phase
 from hypervisor.toolstack.reading import load
 from hypervisor.toolstack.scenario import Scenario
 
@@ -17,16 +16,3 @@ def banks(tmp_path: Path) -> Scenario:
     path = tmp_path / "banks.toml"
     path.write_text("\n".join(BANKS))
     return load(path)
-
-
-@pytest.fixture
-def phases(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """The (label, guests) of the phases that were really run, in their order."""
-    labels = []
-    run = Phase.run
-
-    def noted(self):
-        labels.append((self._plan.label, len(self._plan.guests)))
-        return run(self)
-    monkeypatch.setattr(Phase, "run", noted)
-    return labels
