@@ -15,10 +15,13 @@ Rule 2: what cannot be restored is said, with one line; the hypervisor then ends
         page.  Nothing is made up.
 Rule 3: the userfaultfd is held here as well as there, so that the hypervisor's death never completes a fault with
         zeros.  When the hypervisor is gone, the guest has LEAVE_S to leave by itself; then it is killed.
+Rule 4: whoever dies is noticed at once, though a restore function hang: a second thread waits for nothing else, and is
+        the one that ends this process.  All other work is the first one's.
 
 Small: no numpy, no msgpack, no package of ours that imports them.  What a restore function imports is its own affair.
 """
 
+import _thread
 import ctypes
 import mmap
 import os
@@ -129,7 +132,7 @@ def _checked(restore: Restore, gfn: int, pages: int) -> bytes:
 
 
 class Pager:
-    """Serves one guest.  One thread; everything here is its own."""
+    """Serves one guest.  `leaving` is written by the thread that serves and read by the other (rule 4)."""
 
     def __init__(self, host: socket.socket, guest: socket.socket, uffd: Userfault, sources: Sources,
                  counters: memoryview, guest_pid: int) -> None:
@@ -142,20 +145,18 @@ class Pager:
         self._source = ctypes.addressof(ctypes.c_char.from_buffer(self._stage))
 
     def serve(self) -> None:
-        """Restore pages until the guest is gone, or the hypervisor."""
+        """Restore pages until the guest is gone, or the hypervisor: then the process ends."""
+        _thread.start_new_thread(self._mourn, ())
         ends = select.poll()
-        for end in (self.host.fileno(), self.guest.fileno(), self.pidfd):
+        for end in (self.host.fileno(), self.guest.fileno()):
             ends.register(end, select.POLLIN)
         while True:
             ready = dict(ends.poll())
-            if self.pidfd in ready:
-                return
             if self.guest.fileno() in ready and not self._hear_guest():
                 ends.unregister(self.guest.fileno())         # it dies, or leaves: wait for the hypervisor to know
                 self.leaving = True
             if self.host.fileno() in ready and not self._hear_host():
-                self._bereaved()
-                return
+                ends.unregister(self.host.fileno())          # the other thread sees the guest out
 
     def _hear_host(self) -> bool:
         """Restore what the hypervisor names; False when it is gone."""
@@ -250,6 +251,15 @@ class Pager:
                 self.sources.add(first, pages, _function(fds[0]))
             else:
                 self.sources.forget(first, pages)
+
+    def _mourn(self) -> None:
+        """Wait until the guest is dead, or the hypervisor, and end the process."""
+        ends = select.poll()
+        ends.register(self.pidfd, select.POLLIN)
+        ends.register(self.host.fileno(), select.POLLRDHUP)
+        if self.pidfd not in dict(ends.poll()):
+            self._bereaved()
+        os._exit(0)
 
     def _bereaved(self) -> None:
         """The hypervisor is gone, and no fault will be resolved any more: see the guest out."""

@@ -73,6 +73,17 @@ def test_a_hypervisor_that_dies_while_a_thread_stands_in_a_fault(doomed):
     assert gone(pager)
 
 
+def test_a_hypervisor_that_dies_while_a_restore_function_hangs(doomed):
+    """What hangs in the pager keeps it from restoring pages, and from nothing else."""
+    hypervisor, child, pager = doomed(HANGING + TOUCH)
+    assert child.line() == "ready"
+    while not counts(hypervisor.cluster)["discard_faults"]:
+        pass
+    hypervisor.kill()
+    assert child.process.wait(SOON_S) == -signal.SIGKILL and silent(child)
+    assert gone(pager)
+
+
 def test_a_guest_in_no_fault_leaves_by_itself_when_the_hypervisor_dies(doomed):
     hypervisor, child, pager = doomed("say(memory.pager.pid)\nguest.wait_gone(60)\nguest.close()\nsay('left')")
     hypervisor.kill()
