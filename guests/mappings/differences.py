@@ -15,7 +15,6 @@ from guests.mappings.operator import Operator
 from guests.mappings.pool_bed import PoolBed, TmemBed, VolatileBed
 from guests.mappings.rules import POOL_RULES
 from guests.mappings.steps import Rule, answer_to
-from shm.errors import UsageProblem
 
 Steps = tuple[str, ...]
 MakeBed = Callable[[Operator, Rule], PoolBed | MarkBed]
@@ -63,7 +62,10 @@ class Row:
 
 
 def differences(cluster: str, mapping: TwoSides) -> Iterator[Row]:
-    """Try each rule of a mapping on a cluster that nobody else uses; UsageProblem where it cannot be done there."""
+    """Try each rule of a mapping on a cluster that nobody else uses.
+
+    UsageProblem where it cannot be done there, NotTaken where the host has no room on its swap disk, or no more.
+    """
     with Operator(cluster) as operator:
         operator.check()
         _check_swap(operator)
@@ -72,11 +74,10 @@ def differences(cluster: str, mapping: TwoSides) -> Iterator[Row]:
 
 
 def _check_swap(operator: Operator) -> None:
-    """UsageProblem where a stable page is not taken: no rule about the swap disk could be tried."""
+    """NotTaken where a stable page cannot be taken: no rule about the swap disk could be tried."""
     with NativeBed(operator) as bed:
-        if [bed.perform(step) for step in ("write p D1", "take", "swap-out")][-1] != "1 pages":
-            raise UsageProblem(f"cluster {operator.cluster!r} has no swap disk, or a full one; serve one with "
-                               f"--budget 32MiB --swap 16MiB")
+        for step in ("write p D1", "take"):
+            bed.perform(step)
 
 
 def row(operator: Operator, mapping: TwoSides, rule: Rule) -> Row:

@@ -1,21 +1,27 @@
 """What the operator's side of a cluster is asked for while a mapping is tried: orders through the door.
 
 `take` is the pressure of both schemes at once: the host takes every frame of the guest that the pages' states let it
-have, and the hypervisor gives all ephemeral pages of tmem back to the machine.
+have, and the hypervisor gives all ephemeral pages of tmem back to the machine.  Each state lets it have them all, so a
+frame that is left says that the host could not: both sides then keep what they had, and seem alike.
 """
 
 from typing import TYPE_CHECKING, Any, Self
 
 from shm import door
 from shm.abi import PAGE_SIZE
-from shm.errors import UsageProblem
+from shm.errors import MemcommonsError, UsageProblem
 
 if TYPE_CHECKING:
     from guests.guest import Guest
 
 SCHEME = "cmm2+tmem"
 ALL_KIB = 1 << 30
+WHY_NOT_TAKEN = ("swap_full", "lock_passed_by", "swap_retries")      # counters that tell of an eviction given up
 LEAST_BUDGET = 1024          # pages: persistent tmem leaves guests' memory 512 frames
+
+
+class NotTaken(MemcommonsError):
+    """The host could not take what it was to take: whatever is answered after that is no answer to a rule."""
 
 
 class Operator:
@@ -43,9 +49,14 @@ class Operator:
                                f"no other guest: all ephemeral pages are flushed again and again")
 
     def take(self, guest: "Guest") -> None:
-        """Take all that can be had of a guest, and all of the ephemeral pages that there are."""
+        """Take all that a guest has, and all of the ephemeral pages that there are; NotTaken when frames are left."""
         self.order("discard", name=guest.name, first=0, count=guest.pages)
         self.order("tmem-flush", kib=ALL_KIB)
+        row = self.row(guest)
+        if row["frames"]:
+            whys = ", ".join(f"{why} {row['host_counters'][why]}" for why in WHY_NOT_TAKEN)
+            raise NotTaken(f"cluster {self.cluster!r} could not take {row['frames']} pages of a guest ({whys}): it has "
+                           f"no swap disk, or a full one; serve one with --budget 32MiB --swap 16MiB")
 
     def squeeze(self, guest: "Guest", frames: int) -> None:
         """Let the machine be short of so many frames for a moment: its own policy chooses which pages lose them."""

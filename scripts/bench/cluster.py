@@ -31,6 +31,7 @@ def hypervisor(name: str, budget: int, swap: int = 0, core: int | None = None, *
         line = process.stdout.readline()
         if "ready" not in line:
             raise SystemExit(f"the hypervisor did not start: {line.strip()}")
+        process.stdout.close()                       # nobody reads on: a full pipe would hold it up, a closed one not
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
         try:

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from shm.latency import bucket_of
 
 # `python -m guests run` on a guest without a hypervisor; the cluster's name says how it behaves.
 FAKE_RUN = """
-import sys, time
+import socket, sys, time
 sys.path.append("tests/guests")
 from fakes import FakeGuest
 from guests.__main__ import main
@@ -33,7 +35,9 @@ class Guest(FakeGuest):
         time.sleep(3 * leave.GRACE_SECONDS if self.slow else 0)
 
     def wait_gone(self):
-        open(FIFO).read()                    # until whoever holds the other end closes it
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect("\\0" + DOOR)
+            link.recv(1)                     # until whoever holds the other end closes it
         return True
 
 def behave(guest, cluster):
@@ -58,7 +62,7 @@ def connect(cluster, name, ram, max_mem, weight, faults):
         raise UsageProblem("no cluster 'none' is running")
     return behave(Guest(ram // 4096), cluster)
 
-FIFO = sys.argv[1]
+DOOR = sys.argv[1]
 leave.GRACE_SECONDS = 0.5
 sys.exit(main(["run"], connect))
 """
@@ -75,11 +79,11 @@ def trace(tmp_path: Path) -> str:
 class Run:
     """One `run` on a fake, and the far end of its hypervisor."""
 
-    def __init__(self, child: Child, fifo: Path) -> None:
+    def __init__(self, child: Child, door: socket.socket) -> None:
         self.child = child
         self.pid = child.pid
-        self._fifo = fifo
-        self.hypervisor = -1
+        self._door = door
+        self.hypervisor: socket.socket | None = None
 
     def order(self, trace: str, cluster: str = "calm", **more: Any) -> None:
         options = {"file": trace} | more.pop("options", {})
@@ -88,7 +92,7 @@ class Run:
 
     def attach(self) -> None:
         """Hold the hypervisor's end; it is open once the guest has attached."""
-        self.hypervisor = os.open(self._fifo, os.O_WRONLY)
+        self.hypervisor, _ = self._door.accept()
 
     def event(self) -> dict[str, Any]:
         return json.loads(self.child.line())
@@ -100,8 +104,7 @@ class Run:
         self.child.say("go")
 
     def lose_hypervisor(self) -> None:
-        os.close(self.hypervisor)
-        self.hypervisor = -1
+        self.hypervisor.close()
 
     def status(self) -> int:
         """Wait for its end without ending its input."""
@@ -119,15 +122,25 @@ class Run:
         return self.child._rest + self.child.process.stdout.read()
 
     def close(self) -> None:
-        if self.hypervisor >= 0:
+        if self.hypervisor is not None:
             self.lose_hypervisor()
 
 
 @pytest.fixture
-def run(python_process: Callable[..., Child], tmp_path: Path) -> Iterator[Run]:
-    fifo = tmp_path / "hypervisor"
-    os.mkfifo(fifo)
-    one = Run(python_process(FAKE_RUN, str(fifo)), fifo)
+def door() -> Iterator[tuple[str, socket.socket]]:
+    """A name for the fake's hypervisor, and the socket that listens there; in no folder, so nothing is left."""
+    name = f"fake-{secrets.token_hex(8)}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("\0" + name)
+        listener.listen()
+        listener.settimeout(DEADLINE_S)
+        yield name, listener
+
+
+@pytest.fixture
+def run(python_process: Callable[..., Child], door: tuple[str, socket.socket]) -> Iterator[Run]:
+    name, listener = door
+    one = Run(python_process(FAKE_RUN, name), listener)
     yield one
     one.close()
 
@@ -210,7 +223,7 @@ def test_a_slow_farewell_is_its_own(run: Run, trace: str) -> None:
     run.begin(trace, cluster="slow")
     assert run.event()["event"] == "done"
     run.child.say("quit")
-    assert run.child.process.stderr.readline() == b"closed\n"
+    assert run.child.error_line() == "closed"
     run.lose_hypervisor()
     assert (run.status(), run.errors()) == (0, [])
 
@@ -255,7 +268,7 @@ def working(run: Run, trace: str) -> None:
 def stuck(run: Run, trace: str) -> None:
     """In an operation that never ends."""
     run.begin(trace, cluster="stuck")
-    assert run.child.process.stderr.readline() == b"stuck\n"
+    assert run.child.error_line() == "stuck"
 
 
 def done(run: Run, trace: str) -> None:
@@ -324,11 +337,11 @@ def test_nobody_reads_its_events(run: Run, trace: str) -> None:
     assert run.errors() == ["guest 'x': standard output was closed"]
 
 
-def test_a_closed_standard_output_is_never_a_disk(run: Run, trace: str) -> None:
+def test_a_closed_standard_output_is_never_a_disk(door: tuple[str, socket.socket], trace: str) -> None:
     """Its number would be given to the next file that is opened: the image, and events would be written into it."""
     order = {"cluster": "calm", "name": "x", "workload": "trace", "ram": 64 * PAGE_SIZE, "options": {"file": trace}}
     ended = subprocess.run(
-        ["sh", "-c", 'exec "$0" -c "$1" "$2" >&-', sys.executable, FAKE_RUN, str(run._fifo)],
+        ["sh", "-c", 'exec "$0" -c "$1" "$2" >&-', sys.executable, FAKE_RUN, door[0]],
         input=f"{json.dumps(order)}\ngo\nquit\n", stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=DEADLINE_S,
         check=False)
     assert (ended.returncode, ended.stderr) == (0, "closed\n")

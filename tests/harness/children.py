@@ -1,5 +1,6 @@
 """Child processes of tests: they speak in lines, each wait has a deadline, and all are reaped at the end."""
 
+import fcntl
 import json
 import os
 import select
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from shm.abi import PAGE_SIZE
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 20.0            # of every wait; reached only by a test that fails
+UNREAD_BYTES = 1 << 20       # of a hypervisor's news: a guest that leaves is one line, and a full pipe holds it up
 
 
 class Child:
@@ -39,14 +41,23 @@ class Child:
     def line(self, deadline: float = DEADLINE_S) -> str:
         """Return its next line; AssertionError when it ends, or says nothing in time."""
         assert self.process.stdout is not None
-        fd, until = self.process.stdout.fileno(), monotonic() + deadline
+        until = monotonic() + deadline
         while b"\n" not in self._rest:
-            ready, _, _ = select.select([fd], [], [], max(0.0, until - monotonic()))
-            more = os.read(fd, 65536) if ready else b""
-            assert more, f"{'it ended' if ready else 'nothing came in time'}: {self._complaint() if ready else ''}"
+            more = _more(self.process.stdout, 65536, until)
+            assert more, f"it ended: {self._complaint()}"
             self._rest += more
         line, self._rest = self._rest.split(b"\n", 1)
         return line.decode()
+
+    def error_line(self, deadline: float = DEADLINE_S) -> str:
+        """Return its next line on standard error, alike; what follows is left where it is."""
+        assert self.process.stderr is not None
+        line, until = b"", monotonic() + deadline
+        while not line.endswith(b"\n"):
+            more = _more(self.process.stderr, 1, until)
+            assert more, f"it ended: {line!r}"
+            line += more
+        return line.decode().rstrip("\n")
 
     def _complaint(self) -> str:
         assert self.process.stderr is not None
@@ -73,11 +84,20 @@ class Child:
             self.process.stderr.close()
 
 
+def _more(stream: IO[bytes], most: int, until: float) -> bytes:
+    """Return the next bytes of a pipe, none at its end; AssertionError when none come in time."""
+    ready, _, _ = select.select([stream], [], [], max(0.0, until - monotonic()))
+    assert ready, "nothing came in time"
+    return os.read(stream.fileno(), most)
+
+
 class HypervisorProcess(Child):
-    """`python -m hypervisor`.  `event()` is its next line."""
+    """`python -m hypervisor`.  `event()` is its next line; what a test does not ask for waits in the pipe."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         super().__init__(["-m", "hypervisor"])
+        assert self.process.stdout is not None
+        fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, UNREAD_BYTES)
         self.cluster: str = order["cluster"]
         self.expects_drift = False
         self.say(json.dumps(order))

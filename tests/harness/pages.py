@@ -32,6 +32,15 @@ def page(number):
     return bytes([number % 251 + 1]) * PAGE_SIZE
 
 
+def same(found, wanted):
+    """Say whether two pages are equal, for an assert that is expected to fail, or fails in each of many examples.
+
+    Where CI is set, or with -vv, `assert found == wanted` has pytest tell the difference line by line.  Of a page of
+    zeros and one of words that takes many minutes: difflib is cubic in the lines, and a page has 256.
+    """
+    return found == wanted
+
+
 def evict(guest, *gfns):
     return guest.machine.cmm2.evict(guest.domain, np.array(gfns, np.int64))
 

@@ -20,6 +20,12 @@ REGION = set(range(of_pools.FIRST, of_pools.FIRST + of_pools.ROOM))
 INVARIANTS = {"nobody_is_billed_for_the_other", "both_hold_as_many", "no_volatile_page_was_swapped"}
 
 
+@pytest.fixture(autouse=True)
+def differences_are_told_whole(monkeypatch):
+    """As pytest does it where CI is set: what takes it long there takes it long everywhere (`harness.pages.same`)."""
+    monkeypatch.setenv("CI", "true")
+
+
 def put(*handles):
     return [("put", {"handle": handle}) for handle in handles]
 

@@ -6,7 +6,9 @@ import pytest
 
 from guests.mappings.__main__ import main
 from guests.mappings.differences import MARKS, POOLS, answers, differences, parting, shortest
-from guests.mappings.operator import Operator
+from guests.mappings.differences import row as row_of
+from guests.mappings.mark_rules import PROMISES
+from guests.mappings.operator import NotTaken, Operator
 from guests.mappings.pool_bed import RAM
 from guests.mappings.rules import BEHAVIOUR
 from guests.mappings.steps import Rule, name_of, page
@@ -67,6 +69,19 @@ def test_no_step_of_a_difference_can_be_left_out(cluster):
             sides = [[answers(operator, side, rule, without) for side in (POOLS.original, POOLS.imitation)]
                      for without in (steps, *(steps[:at] + steps[at + 1:] for at in range(len(steps) - 1)))]
             assert [found != also for found, also in sides] == [True] + [False] * (len(steps) - 1)
+
+
+def test_a_host_that_cannot_take_a_page_makes_no_sides_alike(machine):
+    """R6 again and again: nothing is read back on either side where nothing was written."""
+    running = machine(2048, "cmm2+tmem")
+    swap, [rule] = running.machine.swap, [rule for rule in PROMISES if rule.number == "R6"]
+    with Operator(running.cluster) as operator:
+        assert not row_of(operator, MARKS, rule).same
+        slots = running.inside(lambda: swap.allocate(swap.free))
+        with pytest.raises(NotTaken, match="swap_full 1, lock_passed_by 0"):
+            row_of(operator, MARKS, rule)
+        running.inside(lambda: swap.release(slots))
+        assert not row_of(operator, MARKS, rule).same
 
 
 def test_shortest_keeps_the_difference_it_began_with():

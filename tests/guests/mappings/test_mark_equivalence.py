@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from harness.machines import Still
+from harness.pages import same
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -102,7 +103,8 @@ class Forgetful(TwoMarks):
             marks.set_stable(gfns)
             for gfn in gfns:
                 found = marks.read(gfn)
-                assert found == (model[gfn] or bytes(PAGE_SIZE)) or (self.words[gfn] == "V" and not any(found)), side
+                kept = same(found, model[gfn] or bytes(PAGE_SIZE))
+                assert kept or (self.words[gfn] == "V" and not any(found)), side
                 model[gfn] = found
         self.say("S", gfns)
 
@@ -117,7 +119,7 @@ class Forgetful(TwoMarks):
                 if gone:
                     model[gfn] = None
                 else:
-                    assert marks.read(gfn) == model[gfn], side
+                    assert same(marks.read(gfn), model[gfn]), side
             marks.set_stable([gfn for gfn, gone in zip(gfns, discarded, strict=True) if gone])
             for gfn in gfns:
                 model[gfn] = model[gfn] or bytes(PAGE_SIZE)
@@ -145,7 +147,7 @@ class Forgetful(TwoMarks):
             model[gfn] = None
         else:
             assert found is not None, f"{side}: what was gone came back"
-            assert found == model[gfn], side
+            assert same(found, model[gfn]), side
 
     @rule(gfn=GFN)
     def get_state(self, gfn):

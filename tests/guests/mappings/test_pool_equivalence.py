@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from harness.machines import DirectGuest, Still
+from harness.pages import same
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -125,7 +126,7 @@ class Forgetful(TwoPools):
 
     def check(self, side: str, found: bytes | None, known: bytes | None) -> None:
         """What comes was put last under the handle, and did not come before; else it is a miss (T12, T14, T26)."""
-        assert found is None or found == known, side
+        assert found is None or same(found, known), side
 
     @rule(handle=HANDLE)
     def flush(self, handle):
@@ -216,12 +217,12 @@ class Exact(TwoPools):
     @rule(handle=HANDLE)
     def get(self, handle):
         found, also = self.both(lambda pool: pool.get(*handle))
-        assert found == also
+        assert same(found, also)
 
     @rule(handle=HANDLE, window=WINDOW)
     def read(self, handle, window):
         found, also = self.both(lambda pool: pool.read(*handle, window[0], window[1] - window[0]))
-        assert found == also
+        assert same(found, also)
 
     @rule(handles=HANDLES)
     def get_many(self, handles):
