@@ -1,7 +1,7 @@
 """What must be equal for a finished point to be used again: what was run, with which code, and where.
 
     scenario    the text of the file            options   those that change the work or the machine's part in it
-    code        every module of the three packages but those of `compare`, which only arrange and show
+    code        every module of the three packages but those of `compare` and `reporting`, which only arrange and show
     machine     cores, kernel, Python           faults    the mode that was decided
 
 Which schemes, overcommits and seeds are wanted is no part of it: a comparison may be widened later.
@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("shm", "hypervisor", "guests")
-HERE = Path(__file__).resolve().parent
+SHOWING = [Path(__file__).resolve().parent, Path(__file__).resolve().parents[1] / "reporting"]
 
 
 def identity(what: str, text: bytes, options: Mapping[str, Any], faults: str,
@@ -32,7 +32,7 @@ def code_version() -> str:
     digest = hashlib.sha256()
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            if HERE not in path.parents:
+            if not any(folder in path.parents for folder in SHOWING):
                 digest.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 

@@ -22,6 +22,7 @@ from hypervisor.toolstack.compare.keep import POINTS, Keep, write_whole
 from hypervisor.toolstack.compare.progress import SeriesBar, SeriesProgress
 from hypervisor.toolstack.faultmode import FaultMode, decided
 from hypervisor.toolstack.interruption import Interrupted
+from hypervisor.toolstack.origin import ORIGIN, origin
 from hypervisor.toolstack.report import FAILED, OK, fell_back
 from hypervisor.toolstack.run import machine
 from hypervisor.toolstack.scenario import Scenario
@@ -75,6 +76,7 @@ def folder(session: Session, manner: Manner) -> Iterator[Keep]:
     keep = Keep(out or Path(tempfile.mkdtemp(prefix="memcommons-")), session.identity)
     try:
         keep.open(manner.resume)
+        _note_origin(session, out)
         yield keep
     except Interrupted as interrupted:
         interrupted.problems.append(kept_line(keep.folder))
@@ -85,6 +87,15 @@ def folder(session: Session, manner: Manner) -> Iterator[Keep]:
     finally:
         keep.close()
     _discard(keep, out)
+
+
+def _note_origin(session: Session, out: Path | None) -> None:
+    """Keep the command and the scenario's text where the person wants files."""
+    try:
+        if out:
+            write_whole(out / ORIGIN, origin(session.path, sys.argv[1:]))
+    except OSError as error:
+        raise UsageProblem(f"--out: {out}: {error.strerror}; give a folder that can be written") from error
 
 
 def _discard(keep: Keep, out: Path | None) -> None:

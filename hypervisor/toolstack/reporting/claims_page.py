@@ -1,0 +1,127 @@
+"""The page of claims: what was said in 2009, and what running it shows; each verdict a word, a shape and a colour."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from hypervisor.toolstack.reporting.charts import Axis, Chart, Line, Lines, Point, key_of
+from hypervisor.toolstack.reporting.markup import Child, Markup, joined, tag
+from hypervisor.toolstack.reporting.page import (
+    Page,
+    Section,
+    badge,
+    figures,
+    folded,
+    paragraph,
+    preformatted,
+    table,
+    tiles,
+)
+from hypervisor.toolstack.reporting.palette import number_of
+from hypervisor.toolstack.reporting.repeat import explained
+from hypervisor.toolstack.reporting.sources import ClaimsFound
+from hypervisor.toolstack.reporting.told import Claim, Claims, Curves, Study
+
+# verdict -> (badge, what it says)
+VERDICTS = {
+    "supported": ("good", "what was measured meets the criterion"),
+    "refuted": ("bad", "what was measured contradicts it"),
+    "depends": ("between", "true under some conditions, not under others"),
+    "not tested here": ("open", "nothing here can decide it"),
+}
+
+
+def claims_page(found: ClaimsFound) -> Page:
+    """Return the page of the claims that were found."""
+    told = found.told
+    charts = {name: [_chart(name, n, curves) for n, curves in enumerate(found.curves.get(name, ()))]
+              for name in told.studies}
+    sections = (
+        Section("The verdicts", (_verdicts(told),)),
+        explained([]),
+        Section("Claim by claim", tuple(_claim(claim) for claim in told.claims)),
+        Section("The studies behind them", tuple(_study(name, study, charts[name])
+                                                 for name, study in told.studies.items())),
+        Section("How to repeat it", (preformatted(told.command), _machine(told))))
+    title = "Said in July 2009, measured now"
+    return Page(title, _lead(told), sections, tuple(chart for some in charts.values() for chart in some))
+
+
+def _lead(told: Claims) -> Markup:
+    counts = Counter[str](claim.verdict for claim in told.claims)
+    text = ("In July 2009 Linux and Xen developers argued over two ways of sharing memory between virtual machines, "
+            "tmem and CMM2. Each claim below was made by somebody on the mailing list, could not be settled there, and "
+            "was put to the test here. What would support or refute it stands beside each figure.")
+    hurry = (paragraph(badge("between", "a quick run"), " with less work than the figures need: take verdicts that "
+             "rest on times with caution.") if told.quick else None)
+    return joined(paragraph(text, class_="lead"), hurry, tiles(*(
+        (joined(f"{counts[verdict]} ", badge(kind, verdict)), says) for verdict, (kind, says) in VERDICTS.items())))
+
+
+def _badge(claim: Claim) -> Markup:
+    return badge(VERDICTS[claim.verdict][0], claim.verdict)
+
+
+def _verdicts(told: Claims) -> Markup:
+    rows: list[list[Child]] = [
+        [tag("a", claim.key, href=f"#{_anchor(claim)}"), joined(claim.says, tag("div", claim.who, class_="muted")),
+         joined(claim.figure, tag("div", claim.why, class_="muted") if claim.why else None), _badge(claim)]
+        for claim in told.claims]
+    return table(["", "what was said, and by whom", "what was measured", "verdict"], rows, 9)
+
+
+def _anchor(claim: Claim) -> str:
+    return key_of("claim", claim.key)
+
+
+def _claim(claim: Claim) -> Markup:
+    """Return everything about one claim."""
+    facts: list[tuple[Child, Child]] = [
+        ("said by", joined(claim.who, f" (message {claim.mail})" if claim.mail else None)), ("set up", claim.setup),
+        ("criterion", claim.criterion), ("measured", claim.figure), ("verdict", _badge(claim)),
+        *([("remark", claim.why)] if claim.why else []),
+        ("studies", ", ".join(claim.studies) or "none"), ("repeat", tag("code", claim.command))]
+    rows = tag("table", tag("tbody", *(tag("tr", tag("th", name), tag("td", said)) for name, said in facts)))
+    return tag("article", tag("h3", f"{claim.key}: {claim.says}"), tag("div", rows, class_="scroll"), id=_anchor(claim))
+
+
+def _study(name: str, study: Study, charts: list[Chart]) -> Markup:
+    """Return a study: what it does, its curves, and its figures for who wants them."""
+    rest = {key: value for key, value in study.figures.items() if key != "curves"}
+    return joined(tag("h3", name), paragraph(f"{study.does} ", tag("span", f"It took {study.seconds:,.0f} s.",
+                                                                    class_="muted")),
+                  figures(charts), folded("Its figures", _figures(rest)) if rest else None)
+
+
+def _figures(figures_: Mapping[str, Any]) -> Markup:
+    """Return figures as a table where they are plain, as JSON where they are not."""
+    plain = {key: value for key, value in figures_.items() if not isinstance(value, dict | list)}
+    nested = {key: value for key, value in figures_.items() if key not in plain}
+    return joined(table(["figure", "value"], [[key, _value(value)] for key, value in plain.items()]) if plain else None,
+                  preformatted(json.dumps(nested, indent=1, ensure_ascii=False)) if nested else None)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:,.6g}" if isinstance(value, int | float) else str(value)
+
+
+def _chart(study: str, n: int, curves: Curves) -> Chart:
+    """Return curves as a study tells them: points of (x, y, half of an interval or nothing)."""
+    lines = tuple(Line(line.name, number_of(line.name, place), tuple(_point(*point) for point in line.points))
+                  for place, line in enumerate(curves.lines))
+    halves = any(point.half for line in lines for point in line.points)
+    return Lines(key_of("study", study, n), curves.title, Axis(curves.x, from_zero=False), Axis(curves.y), lines,
+                 note="Bars: half of an interval to either side." if halves else "")
+
+
+def _point(x: float, y: float, half: float | None = None) -> Point:
+    return Point(x, y, half)
+
+
+def _machine(told: Claims) -> Markup:
+    where = ", ".join(f"{name} {value}" for name, value in told.machine.items())
+    return paragraph(f"Begun {told.began}; it took {told.took_s:,.0f} s. The machine: {where}. Counts of pages follow "
+                     f"from the seeds; times follow from the machine and from what else it does.", class_="muted")

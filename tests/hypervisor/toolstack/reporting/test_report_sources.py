@@ -1,0 +1,147 @@
+"""What a folder holds, found out by its files; whatever is wrong with them is one line and status 2."""
+
+import json
+
+import pytest
+
+from hypervisor.toolstack.compare.keep import digest
+from hypervisor.toolstack.reporting import sources
+
+
+@pytest.fixture
+def run_folder(typed, stand_ins, tmp_path):
+    """A folder as `memcommons run` leaves it, with stand-ins for hypervisor and guests."""
+    def folder(*words):
+        assert typed("run", str(stand_ins), "--out", str(tmp_path / "run"), *words)[0] in (0, 1)
+        return tmp_path / "run"
+    return folder
+
+
+@pytest.fixture
+def compare_folder(typed, stand_ins, tmp_path):
+    stand_ins.write_text(stand_ins.read_text().replace('behave = "well"', 'behave = "brisk"'))
+    status, *_ = typed("compare", str(stand_ins), "--schemes", "none,swap", "--overcommit", "1,2", "--seeds", "2",
+                       "--faults", "software", "--out", str(tmp_path / "compare"))
+    assert status == 0
+    return tmp_path / "compare"
+
+
+def test_each_kind_is_found_out(run_folder, compare_folder, claims_in):
+    assert isinstance(sources.found_in(run_folder()), sources.RunFound)
+    found = sources.found_in(compare_folder)
+    assert isinstance(found, sources.CompareFound)
+    assert {scheme: [seed for seed, _ in points] for scheme, points in found.points.items()} == {
+        "none": [1, 2], "swap": [1, 2]}
+    assert isinstance(sources.found_in(claims_in()), sources.ClaimsFound)
+
+
+def test_a_run_keeps_where_it_came_from(run_folder, stand_ins):
+    origin = sources.found_in(run_folder("--seed", "3")).origin
+    assert origin.command.startswith("memcommons run ") and origin.command.endswith("--seed 3")
+    assert origin.text == stand_ins.read_text()
+
+
+def test_a_comparison_too(compare_folder):
+    origin = sources.found_in(compare_folder).origin
+    assert "--schemes none,swap" in origin.command and 'name = "two"' in origin.text
+
+
+def test_several_schemes_of_one_run(run_folder):
+    found = sources.found_in(run_folder("--scheme", "none,swap"))
+    assert [summary.scheme for summary in found.summaries] == ["none", "swap"]
+    assert set(found.samples) == {"baseline", "none", "swap"}
+
+
+def refused(typed, folder):
+    status, out, err = typed("report", str(folder))
+    assert (status, out, err.count("\n")) == (2, "", 1), err
+    assert not (folder / "report.html").exists()
+    return err
+
+
+def test_nothing_is_nothing(typed, tmp_path):
+    assert "no such folder" in refused(typed, tmp_path / "nowhere")
+    assert "holds no results" in refused(typed, tmp_path)
+
+
+def test_a_run_that_did_not_end(typed, run_folder):
+    folder = run_folder()
+    (folder / "summary.json").unlink()
+    assert "summary.json: is missing: the run has not come to its end" in refused(typed, folder)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
+def test_half_a_summary(typed, run_folder, kept):
+    path = run_folder() / "summary.json"
+    text = path.read_text()
+    path.write_text(text[:int(len(text) * kept)])
+    assert "summary.json: is no JSON, or only half of it" in refused(typed, path.parent)
+
+
+def test_half_a_sample_says_which_line(typed, run_folder):
+    path = run_folder() / "samples.jsonl"
+    path.write_text(path.read_text().rstrip()[:-5])
+    last = len(path.read_text().splitlines())
+    assert f"samples.jsonl: line {last} is no JSON" in refused(typed, path.parent)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '{"runs": []}', '{"runs": 3}', '{"failed": 1}', "{}", "[" * 100000,
+                                  '{"version": 1, "name": "x", "scheme": "swap"}', '"\\ud800"'])
+def test_what_is_no_summary(typed, run_folder, text):
+    path = run_folder() / "summary.json"
+    path.write_text(text)
+    assert "summary.json: " in refused(typed, path.parent)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("budget_bytes", 0), ("budget_bytes", "much"), ("guests", []), ("guests", "none"), ("duration_s", float("nan")),
+    ("duration_s", float("inf")), ("counters", {"discards": "many"}), ("rss", None), ("name", 7), ("seed", 10 ** 400)],
+    ids=range(10))
+def test_a_value_of_another_kind_is_named(typed, run_folder, key, value):
+    path = run_folder() / "summary.json"
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {key: value}))
+    assert f"summary.json: {key}" in refused(typed, path.parent)
+
+
+def test_a_comparison_that_did_not_end(typed, compare_folder):
+    (compare_folder / "summary.json").unlink()
+    assert "compare has not come to its end; go on with --resume" in refused(typed, compare_folder)
+
+
+def test_a_damaged_point_is_not_believed(typed, compare_folder):
+    path = compare_folder / "points/swap-k2-s1.json"
+    path.write_text(path.read_text().replace('"failed": null', '"failed": "x"'))
+    assert "swap-k2-s1.json: is damaged" in refused(typed, compare_folder)
+    path.unlink()
+    assert "swap-k2-s1.json: is missing: --resume runs it again" in refused(typed, compare_folder)
+
+
+def test_a_point_with_a_right_checksum_and_a_wrong_form(typed, compare_folder):
+    path = compare_folder / "points/swap-k2-s1.json"
+    document = {"schema": 1, "key": "swap-k2-s1", "of": "x", "body": {"failed": None, "summary": {"name": 3}}}
+    path.write_text(json.dumps(document | {"checksum": digest(document)}))
+    assert "swap-k2-s1.json: summary" in refused(typed, compare_folder)
+
+
+def test_no_name_leads_out_of_the_folder(typed, compare_folder):
+    path = compare_folder / "summary.json"
+    path.write_text(path.read_text().replace('"swap"', '"../../swap"'))
+    assert "is no name of a run" in refused(typed, compare_folder)
+
+
+@pytest.mark.parametrize("changed", [
+    {"claims": []}, {"claims": [{"key": "E1"}]}, {"studies": {"sweep": {"does": "x"}}}, {"took_s": "long"},
+    {"studies": {"sweep": {"does": "x", "seconds": 1, "figures": {"curves": [{"title": "x"}]}}}},
+    {"studies": {"sweep": {"does": "x", "seconds": 1, "figures": {"curves": [
+        {"title": "x", "x": "a", "y": "b", "lines": [{"name": "n", "points": [[1]]}]}]}}}}])
+def test_claims_of_another_form(typed, claims_in, changed):
+    assert "claims.json: " in refused(typed, claims_in(**changed))
+
+
+def test_an_unknown_verdict_is_refused(typed, claims_in):
+    folder = claims_in()
+    path = folder / "claims.json"
+    path.write_text(path.read_text().replace('"refuted"', '"probably"'))
+    assert "verdict: 'probably' is not allowed; allowed: supported, refuted, depends, not tested here" in refused(
+        typed, folder)
