@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from hypervisor.schemes import BASELINE, offered
 from hypervisor.toolstack.reporting.charts import Axis, Chart, Line, Lines, Point, key_of
 from hypervisor.toolstack.reporting.markup import Child, Markup, joined, tag
 from hypervisor.toolstack.reporting.page import (
@@ -18,7 +19,7 @@ from hypervisor.toolstack.reporting.page import (
     table,
     tiles,
 )
-from hypervisor.toolstack.reporting.palette import number_of
+from hypervisor.toolstack.reporting.palette import numbers_of
 from hypervisor.toolstack.reporting.repeat import explained
 from hypervisor.toolstack.reporting.sources import ClaimsFound
 from hypervisor.toolstack.reporting.told import Claim, Claims, Curves, Study
@@ -39,7 +40,7 @@ def claims_page(found: ClaimsFound) -> Page:
               for name in told.studies}
     sections = (
         Section("The verdicts", (_verdicts(told),)),
-        explained([]),
+        explained([BASELINE, *offered()]),
         Section("Claim by claim", tuple(_claim(claim) for claim in told.claims)),
         Section("The studies behind them", tuple(_study(name, study, charts[name])
                                                  for name, study in told.studies.items())),
@@ -82,7 +83,8 @@ def _claim(claim: Claim) -> Markup:
         ("criterion", claim.criterion), ("measured", claim.figure), ("verdict", _badge(claim)),
         *([("remark", claim.why)] if claim.why else []),
         ("studies", ", ".join(claim.studies) or "none"), ("repeat", tag("code", claim.command))]
-    rows = tag("table", tag("tbody", *(tag("tr", tag("th", name), tag("td", said)) for name, said in facts)))
+    body = tag("tbody", *(tag("tr", tag("th", name), tag("td", said)) for name, said in facts))
+    rows = tag("table", body, class_="facts")
     return tag("article", tag("h3", f"{claim.key}: {claim.says}"), tag("div", rows, class_="scroll"), id=_anchor(claim))
 
 
@@ -110,11 +112,12 @@ def _value(value: Any) -> str:
 
 def _chart(study: str, n: int, curves: Curves) -> Chart:
     """Return curves as a study tells them: points of (x, y, half of an interval or nothing)."""
-    lines = tuple(Line(line.name, number_of(line.name, place), tuple(_point(*point) for point in line.points))
-                  for place, line in enumerate(curves.lines))
+    numbers = numbers_of([line.name for line in curves.lines])
+    lines = tuple(Line(line.name, number, tuple(_point(*point) for point in line.points))
+                  for number, line in zip(numbers, curves.lines, strict=True))
     halves = any(point.half for line in lines for point in line.points)
     return Lines(key_of("study", study, n), curves.title, Axis(curves.x, from_zero=False), Axis(curves.y), lines,
-                 note="Bars: half of an interval to either side." if halves else "")
+                 note="Bars: the interval of each mean, half of it to either side." if halves else "")
 
 
 def _point(x: float, y: float, half: float | None = None) -> Point:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from hypervisor.schemes import BASELINE
+from hypervisor.toolstack.compare.points import Point as PointKey
 from hypervisor.toolstack.reporting.charts import Axis, Chart, Line, Lines, Point, Rule
 from hypervisor.toolstack.reporting.memory_charts import held_charts
 from hypervisor.toolstack.reporting.palette import GREY, number_of
 from hypervisor.toolstack.reporting.scales import Words, microsecond_words, number_words
 from hypervisor.toolstack.reporting.sources import CompareFound
 from hypervisor.toolstack.reporting.tail import Buckets
-from hypervisor.toolstack.reporting.told import Cell, Comparison, Summary
+from hypervisor.toolstack.reporting.told import Cell, Comparison, Counters, FramesRow, Summary
 from shm.latency import merged
 
 NUDGE = 0.008                    # of the axis: so much curves are apart, so that intervals do not hide each other
@@ -74,15 +75,16 @@ def _summaries(found: CompareFound) -> list[tuple[str, list[Summary]]]:
             for scheme, points in found.points.items() if scheme in at]
 
 
+def held_of(point: PointKey, rows: Sequence[FramesRow], budget: int) -> list[Chart]:
+    """Return the frames over time of one run, `budget` in bytes; nothing of fewer than two samples."""
+    held = [(row.at, row.held) for row in rows if row.held]
+    return [*held_charts(point.key, point.said, held, budget)] if len(held) > 1 else []
+
+
 def held_pictures(found: CompareFound) -> list[Chart]:
     """Return the frames over time of each scheme's first seed."""
-    charts: list[Chart] = []
-    for scheme, points in found.points.items():
-        point = points[0][1]
-        rows = [(row.at, row.held) for row in point.frames if row.held]
-        if point.summary and len(rows) > 1:
-            charts += held_charts(scheme, scheme, rows, point.summary.budget_bytes)
-    return charts
+    return [chart for run, point in (points[0] for points in found.points.values()) if point.summary
+            for chart in held_of(run, point.frames, point.summary.budget_bytes)]
 
 
 def works(found: CompareFound) -> dict[str, list[tuple[str, int, Buckets]]]:
@@ -115,6 +117,6 @@ def counted(found: CompareFound) -> list[tuple[str, dict[str, float]]]:
             *((scheme, _means([one.counters for one in summaries])) for scheme, summaries in runs)]
 
 
-def _means(runs: Sequence) -> dict[str, float]:
+def _means(runs: Sequence[Counters]) -> dict[str, float]:
     names = {name for counters in runs for name in counters}
     return {name: sum(counters.get(name, 0) for counters in runs) / len(runs) for name in names}

@@ -73,7 +73,8 @@ def _best(told: Comparison) -> tuple[Child, str]:
                  and (mean := cell.figures.get("throughput"))}
         if means:
             best = max(means, key=means.__getitem__)
-            return best, f"had the highest mean throughput at overcommit {factor:g}: {means[best]:.2f} of the baseline"
+            return best, (f"is the scheme with the highest mean throughput at overcommit {factor:g}, {means[best]:.2f} "
+                          f"of the baseline; whether by more than chance is said below")
     return DASH, "no scheme finished with every seed"
 
 
@@ -124,14 +125,9 @@ def _pairs(told: Comparison) -> Markup:
 
 
 def _first_seeds(found: CompareFound) -> Markup:
-    runs = [f"{scheme} (overcommit {points[0][1].summary.budget_bytes and _overcommit(found, scheme):g}, seed "
-            f"{points[0][0]})" for scheme, points in found.points.items() if points[0][1].summary]
-    return paragraph(f"Of each scheme one run, of its first seed where most is overcommitted: {', '.join(runs)}.",
+    runs = [points[0][0].said for points in found.points.values()]
+    return paragraph(f"Of each scheme one run, of its first seed where most is overcommitted: {'; '.join(runs)}.",
                      class_="muted")
-
-
-def _overcommit(found: CompareFound, scheme: str) -> float:
-    return max(run.overcommit for run in found.told.runs if run.scheme == scheme and run.failed is None)
 
 
 def _ledger(found: CompareFound) -> Markup:

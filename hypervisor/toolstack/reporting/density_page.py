@@ -1,5 +1,7 @@
 """The page of a search for density: how many guests fit in the budget, while each keeps within a slow-down."""
 
+import math
+
 from hypervisor.toolstack.compare.statistics import doubt, doubtful
 from hypervisor.toolstack.reporting.charts import Axis, Chart, Line, Lines, Part, Point, Row, Rows, Rule
 from hypervisor.toolstack.reporting.markup import Child, Markup, joined
@@ -27,16 +29,18 @@ def density_page(found: DensityFound) -> Page:
 
 
 def _lead(told: Density) -> Markup:
-    best = max(told.schemes, key=lambda one: one.most)
+    most = max(one.most for one in told.schemes)
+    best = [one for one in told.schemes if one.most == most]
     count = len(told.seeds)
     return joined(
-        paragraph(f"Guests were added, one after the other, until one of them took more than {told.slowdown:g} times "
-                  f"as long as it does beside the same guests with all memory granted. The budget stayed at "
-                  f"{format_size(told.budget_bytes)}.", class_="lead"),
+        paragraph(f"How many guests can work at once in {format_size(told.budget_bytes)}? As many as there can be "
+                  f"before one of them takes more than {told.slowdown:g} times as long as it does beside the same "
+                  f"guests with all memory granted.", class_="lead"),
         paragraph(f"The median of {count} seed{'s' * (count != 1)} decides; faults: "
                   f"{FAULTS.get(told.faults, told.faults)}; guests' disks: {disk_told(told.disk)}.", class_="muted"),
-        tiles((_count(best), f"guests at the most, under {best.scheme}"), (f"{told.slowdown:g}", "times the baseline's "
-              "time were allowed"), (format_size(told.budget_bytes), "of memory for all of them")),
+        tiles((_count(best[0]), f"guests at the most, under {', '.join(one.scheme for one in best)}"),
+              (f"{told.slowdown:g}", "times the baseline's time were allowed"),
+              (format_size(told.budget_bytes), "of memory for all of them")),
         items(told.problems) if told.problems else None)
 
 
@@ -47,8 +51,14 @@ def _count(one: Searched) -> str:
 def _most(told: Density) -> Rows:
     rows = tuple(Row(one.scheme, (Part(one.scheme, one.most, number_of(one.scheme, n)),), _count(one))
                  for n, one in enumerate(told.schemes))
-    return Rows("density", "The most guests that fit", Axis("guests"), rows,
+    return Rows("density", "The most guests that fit", Axis("guests", marks=_whole(told)), rows,
                 "A plus sign: the search ended there for another reason than a guest that was too slow.", legend=False)
+
+
+def _whole(told: Density) -> tuple[tuple[float, str], ...]:
+    """Return marks for numbers of guests: there is no half of one."""
+    most = max([one.most for one in told.schemes] + [tried.guests for one in told.schemes for tried in one.tried])
+    return tuple((float(n), str(n)) for n in range(0, most + 1, max(1, math.ceil(most / 8))))
 
 
 def _slower(told: Density) -> Lines:
@@ -58,7 +68,8 @@ def _slower(told: Density) -> Lines:
                        if tried.worst_slowdown is not None)
         lines.append(Line(one.scheme, number_of(one.scheme, n),
                           tuple(Point(guests, slower, None, fits) for guests, slower, fits in known)))
-    return Lines("density-slowdown", "The slowest guest, by how many there are", Axis("guests", from_zero=False),
+    x = Axis("guests", from_zero=False, marks=_whole(told))
+    return Lines("density-slowdown", "The slowest guest, by how many there are", x,
                  Axis("times the baseline's time, median of the seeds"), tuple(line for line in lines if line.points),
                  Rule(told.slowdown, f"limit: {told.slowdown:g}"),
                  "Hollow: that many guests do not fit. Counts with which a guest did not finish are not drawn.")

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito (2008), which colour-blind people can tell ap
 white paper and is darker here; a brown is added for the ninth scheme.  On dark ground they are lighter.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypervisor.schemes import BASELINE
@@ -46,13 +47,27 @@ LINESTYLES = ("-", "--", "-.", ":")                      # the same, in matplotl
 
 # Textures of areas: the strength of the colour under the strokes, and matplotlib's hatch.
 SOLID, STRIPES, DOTS, CROSSES, BLANK = range(5)
-STRENGTHS = (1.0, 0.55, 0.3, 0.45, 0.12)
+STRENGTHS = (1.0, 0.25, 0.2, 0.25, 0.12)
 HATCHES = ("", "////", "....", "xxxx", "")
 
 
 def number_of(name: str, place: int = 0) -> int:
     """Return the number of a scheme; of any other name its place among those drawn."""
     return GREY if name == BASELINE else NUMBERS.get(name, place)
+
+
+def numbers_of(names: Sequence[str]) -> list[int]:
+    """Return the numbers of names that are drawn together, all different: schemes have theirs."""
+    taken = {NUMBERS[name] for name in names if name in NUMBERS}
+    free = iter(number for number in range(len(names) + COUNT) if number not in taken)
+    found, used = [], set()
+    for name in names:
+        number = number_of(name, -2)
+        if number == -2 or number in used:
+            number = next(free)
+        used.add(number)
+        found.append(number)
+    return found
 
 
 def colour_class(number: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervisor.toolstack.reporting.charts import Axis, Chart, Line, Lines, Rows, Rule, Stack, is_drawable, stacked
-from hypervisor.toolstack.reporting.frame import short_name
+from hypervisor.toolstack.reporting.frame import marks_of, short_name
 from hypervisor.toolstack.reporting.markup import clean
 from hypervisor.toolstack.reporting.palette import (
     HATCHES,
@@ -20,7 +20,7 @@ from hypervisor.toolstack.reporting.palette import (
     dash,
     marker,
 )
-from hypervisor.toolstack.reporting.scales import scale, spread
+from hypervisor.toolstack.reporting.scales import Scale, scale, spread
 from hypervisor.toolstack.reporting.svg import MARKERS_A_LINE, heights
 
 DPI = 150
@@ -29,8 +29,8 @@ NO_COLOUR = 6                    # the palette's black
 HOW = "no PNG files: matplotlib is not installed; pip install 'memcommons[plot]'"
 
 
-def saved(charts: Iterable[Chart], folder: Path) -> list[str]:
-    """Draw each chart into `folder`; return what there is to say of it: without matplotlib, how to have it."""
+def saved(charts: Iterable[Chart], folder: Path, option: str = "") -> list[str]:
+    """Draw each chart into `folder`, which `option` named; return what there is to say: how to have matplotlib."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def saved(charts: Iterable[Chart], folder: Path) -> list[str]:
                 try:
                     picture(Figure, chart).savefig(folder / f"{chart.key}.png", dpi=DPI)
                 except OSError as error:
-                    return [f"{folder}: {error.strerror}; pictures are missing there"]
+                    return [f"{option}{folder}: {error.strerror}; pictures are missing there"]
     return []
 
 
@@ -79,11 +79,12 @@ def _axis(axes: Any, which: str, axis: Axis) -> None:
     if axis.log:
         getattr(axes, f"set_{which}scale")("log")
     low, high = getattr(axes, f"get_{which}lim")()
-    if axis.marks:
-        marks = [(value, said) for value, said in axis.marks if low <= value <= high]
-        side.set_ticks([value for value, _ in marks], [said for _, said in marks], minor=False)
+    if axis.marks or axis.log:
+        marks = marks_of(axis, Scale(low, high, 0, 1, axis.log), 5)
+        side.set_ticks([value for value, _ in marks], [clean(said) for _, said in marks], minor=False)
         side.set_ticks([], minor=True)
-    side.set_major_formatter(lambda value, _: dict(axis.marks).get(value) or axis.words(value))
+    else:
+        side.set_major_formatter(lambda value, _: axis.words(value))
     axes.tick_params(axis=which, labelsize=8)
 
 

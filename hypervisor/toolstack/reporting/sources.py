@@ -45,7 +45,7 @@ class RunFound:
 @dataclass(frozen=True, slots=True)
 class CompareFound:
     told: Comparison
-    points: dict[str, list[tuple[int, Point]]]   # scheme -> (seed, its run) that finished, at the most overcommit
+    points: dict[str, list[tuple[PointKey, Point]]]      # by scheme: what finished, where most is overcommitted
     origin: Origin | None
 
 
@@ -163,15 +163,16 @@ def _series(folder: Path) -> CompareFound | DensityFound:
     return CompareFound(told, _points(folder, told), _origin(folder))
 
 
-def _points(folder: Path, told: Comparison) -> dict[str, list[tuple[int, Point]]]:
+def _points(folder: Path, told: Comparison) -> dict[str, list[tuple[PointKey, Point]]]:
     """Return of each scheme the runs with the most overcommit with which any of its seeds finished."""
-    found: dict[str, list[tuple[int, Point]]] = {}
+    found = {}
     for scheme in told.schemes:
         finished = [run for run in told.runs if run.scheme == scheme and run.failed is None]
         most = max((run.overcommit for run in finished), default=0.0)
-        found[scheme] = [(run.seed, _point(folder, PointKey(scheme, run.seed, run.overcommit).key))
-                         for run in finished if run.overcommit == most]
-    return {scheme: points for scheme, points in found.items() if points}
+        keys = [PointKey(scheme, run.seed, most) for run in finished if run.overcommit == most]
+        if keys:
+            found[scheme] = [(key, _point(folder, key.key)) for key in sorted(keys, key=lambda key: key.seed)]
+    return found
 
 
 def _point(folder: Path, key: str) -> Point:

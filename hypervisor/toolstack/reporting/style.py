@@ -41,6 +41,7 @@ caption { text-align: left; font-weight: 600; padding-bottom: .3rem }
 th, td { text-align: left; vertical-align: top; padding: .32rem .9rem .32rem 0; border-bottom: 1px solid var(--edge) }
 thead th { font-weight: 600; color: var(--muted); vertical-align: bottom }
 th.n, td.n { text-align: right } td.n { white-space: nowrap }
+.facts { width: 100%; max-width: 46rem } .facts th { width: 6.5rem }
 .badge { display: inline-flex; align-items: center; gap: .38rem; font-weight: 600; white-space: nowrap }
 .badge svg { width: 1.05rem; height: 1.05rem; flex: none }
 .badge svg .shape { fill: var(--c) } .badge svg .sign { stroke: var(--paper); stroke-width: 2.2; fill: none }
@@ -64,7 +65,8 @@ th.n, td.n { text-align: right } td.n { white-space: nowrap }
 
 _PRINT = """
 body { max-width: none; padding: 0; font-size: 10.5pt } nav { display: none }
-h2, h3 { break-after: avoid } tr, .tile { break-inside: avoid } .chart { min-width: 0 }
+h2, h3 { break-after: avoid } tr, .tile { break-inside: avoid } .chart { min-width: 0; width: 85% }
+.scroll { overflow: visible } table { font-size: 8.5pt } td.n { white-space: normal } th, td { padding-right: .5rem }
 * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
 details::details-content { content-visibility: visible; height: auto }
 """

@@ -39,6 +39,7 @@ from hypervisor.toolstack.reporting.palette import (
     dash,
     marker,
     number_of,
+    numbers_of,
 )
 from hypervisor.toolstack.reporting.style import stylesheet
 from hypervisor.toolstack.reporting.svg import drawn
@@ -95,6 +96,14 @@ def test_no_scheme_looks_like_another_without_its_colour_too():
 def test_more_curves_than_colours_differ_all_the_same():
     looks = [(colour(n), marker(n), dash(n)) for n in range(3 * len(LIGHT))]
     assert len(set(looks)) == len(looks)
+
+
+def test_names_that_are_drawn_together_have_numbers_of_their_own():
+    names = ["guests left alone", "swap", "x", "tmem", "baseline", "swap", "y"]
+    numbers = numbers_of(names)
+    assert len(set(numbers)) == len(names)
+    assert (numbers[1], numbers[3], numbers[4]) == (number_of("swap"), number_of("tmem"), GREY)
+    assert len(set(numbers_of([f"line {n}" for n in range(40)]))) == 40
 
 
 # -- stacking

@@ -30,7 +30,7 @@ def test_each_kind_is_found_out(run_folder, compare_folder, claims_in):
     assert isinstance(sources.found_in(run_folder()), sources.RunFound)
     found = sources.found_in(compare_folder)
     assert isinstance(found, sources.CompareFound)
-    assert {scheme: [seed for seed, _ in points] for scheme, points in found.points.items()} == {
+    assert {scheme: [key.seed for key, _ in points] for scheme, points in found.points.items()} == {
         "none": [1, 2], "swap": [1, 2]}
     assert isinstance(sources.found_in(claims_in()), sources.ClaimsFound)
 
