@@ -24,7 +24,7 @@ SCENARIO = """
 name = "short"
 budget = "8MiB"
 scheme = "cmm2+tmem"
-operations = 150
+operations = 40
 seed = 1
 [[guest]]
 name = "numbers"
@@ -67,13 +67,14 @@ def test_a_run(reported, typed, stand_ins, tmp_path):
     page = reported(tmp_path / "run")
     assert stands_alone(page)
     assert "cmm2+tmem against all memory granted" in page
-    assert "memcommons run" in page and "behave = &quot;well&quot;" in page
+    assert f"memcommons run {stand_ins}" in page and "behave = &quot;well&quot;" in page
     assert "sound" in page
 
 
-def test_several_schemes(reported, typed, stand_ins, tmp_path):
-    assert typed("run", str(stand_ins), "--out", str(tmp_path / "run"), "--scheme", "none,swap")[0] == 0
-    assert "none, swap against all memory granted" in reported(tmp_path / "run")
+def test_several_schemes(reported, run_folder):
+    page = reported(run_folder("none", "swap"))
+    assert "none, swap against all memory granted" in page
+    assert 'id="chart-frames-none"' in page and 'id="chart-frames-swap"' in page
 
 
 def test_a_run_that_failed(reported, typed, stand_ins, tmp_path):
@@ -81,6 +82,13 @@ def test_a_run_that_failed(reported, typed, stand_ins, tmp_path):
     assert typed("run", str(stand_ins), "--out", str(tmp_path / "run"))[0] == 1
     page = reported(tmp_path / "run")
     assert "two: failed" in page and "guest &#x27;a&#x27;" in page
+
+
+def test_a_comparison_has_the_pictures_of_its_runs(reported, compare_folder):
+    page = reported(compare_folder)
+    assert stands_alone(page)
+    for picture in ("throughput", "rss-kernel", "frames-swap-k2-s1", "states-none-k2-s1", "io-again"):
+        assert f'id="chart-{picture}"' in page
 
 
 def test_a_comparison(reported, typed, stand_ins, tmp_path):

@@ -8,26 +8,8 @@ from hypervisor.toolstack.compare.keep import digest
 from hypervisor.toolstack.reporting import sources
 
 
-@pytest.fixture
-def run_folder(typed, stand_ins, tmp_path):
-    """A folder as `memcommons run` leaves it, with stand-ins for hypervisor and guests."""
-    def folder(*words):
-        assert typed("run", str(stand_ins), "--out", str(tmp_path / "run"), *words)[0] in (0, 1)
-        return tmp_path / "run"
-    return folder
-
-
-@pytest.fixture
-def compare_folder(typed, stand_ins, tmp_path):
-    stand_ins.write_text(stand_ins.read_text().replace('behave = "well"', 'behave = "brisk"'))
-    status, *_ = typed("compare", str(stand_ins), "--schemes", "none,swap", "--overcommit", "1,2", "--seeds", "2",
-                       "--faults", "software", "--out", str(tmp_path / "compare"))
-    assert status == 0
-    return tmp_path / "compare"
-
-
 def test_each_kind_is_found_out(run_folder, compare_folder, claims_in):
-    assert isinstance(sources.found_in(run_folder()), sources.RunFound)
+    assert isinstance(sources.found_in(run_folder("swap")), sources.RunFound)
     found = sources.found_in(compare_folder)
     assert isinstance(found, sources.CompareFound)
     assert {scheme: [key.seed for key, _ in points] for scheme, points in found.points.items()} == {
@@ -35,19 +17,14 @@ def test_each_kind_is_found_out(run_folder, compare_folder, claims_in):
     assert isinstance(sources.found_in(claims_in()), sources.ClaimsFound)
 
 
-def test_a_run_keeps_where_it_came_from(run_folder, stand_ins):
-    origin = sources.found_in(run_folder("--seed", "3")).origin
-    assert origin.command.startswith("memcommons run ") and origin.command.endswith("--seed 3")
-    assert origin.text == stand_ins.read_text()
-
-
-def test_a_comparison_too(compare_folder):
-    origin = sources.found_in(compare_folder).origin
-    assert "--schemes none,swap" in origin.command and 'name = "two"' in origin.text
+def test_a_folder_keeps_where_it_came_from(run_folder, compare_folder, tmp_path):
+    for folder, words in ((run_folder("swap"), "run two.toml --seed 3"), (compare_folder, "compare two.toml")):
+        told = sources.found_in(folder).origin
+        assert (told.command, told.text) == (f"memcommons {words}", (tmp_path / "two.toml").read_text())
 
 
 def test_several_schemes_of_one_run(run_folder):
-    found = sources.found_in(run_folder("--scheme", "none,swap"))
+    found = sources.found_in(run_folder("none", "swap"))
     assert [summary.scheme for summary in found.summaries] == ["none", "swap"]
     assert set(found.samples) == {"baseline", "none", "swap"}
 
@@ -65,21 +42,21 @@ def test_nothing_is_nothing(typed, tmp_path):
 
 
 def test_a_run_that_did_not_end(typed, run_folder):
-    folder = run_folder()
+    folder = run_folder("swap")
     (folder / "summary.json").unlink()
     assert "summary.json: is missing: the run has not come to its end" in refused(typed, folder)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_half_a_summary(typed, run_folder, kept):
-    path = run_folder() / "summary.json"
+    path = run_folder("swap") / "summary.json"
     text = path.read_text()
     path.write_text(text[:int(len(text) * kept)])
     assert "summary.json: is no JSON, or only half of it" in refused(typed, path.parent)
 
 
 def test_half_a_sample_says_which_line(typed, run_folder):
-    path = run_folder() / "samples.jsonl"
+    path = run_folder("swap") / "samples.jsonl"
     path.write_text(path.read_text().rstrip()[:-5])
     last = len(path.read_text().splitlines())
     assert f"samples.jsonl: line {last} is no JSON" in refused(typed, path.parent)
@@ -88,7 +65,7 @@ def test_half_a_sample_says_which_line(typed, run_folder):
 @pytest.mark.parametrize("text", ["[]", "null", "3", '{"runs": []}', '{"runs": 3}', '{"failed": 1}', "{}", "[" * 100000,
                                   '{"version": 1, "name": "x", "scheme": "swap"}', '"\\ud800"'])
 def test_what_is_no_summary(typed, run_folder, text):
-    path = run_folder() / "summary.json"
+    path = run_folder("swap") / "summary.json"
     path.write_text(text)
     assert "summary.json: " in refused(typed, path.parent)
 
@@ -98,7 +75,7 @@ def test_what_is_no_summary(typed, run_folder, text):
     ("duration_s", float("inf")), ("counters", {"discards": "many"}), ("rss", None), ("name", 7), ("seed", 10 ** 400)],
     ids=range(10))
 def test_a_value_of_another_kind_is_named(typed, run_folder, key, value):
-    path = run_folder() / "summary.json"
+    path = run_folder("swap") / "summary.json"
     summary = json.loads(path.read_text())
     path.write_text(json.dumps(summary | {key: value}))
     assert f"summary.json: {key}" in refused(typed, path.parent)
