@@ -34,12 +34,14 @@ def report(
     from hypervisor.toolstack.reporting.sources import found_in
 
     path = out or folder / PAGE
-    if path.is_dir():
-        raise UsageProblem(f"--out: {path}: is a folder; give the name of a file")
-    page = page_of(found_in(folder))
+    try:
+        found = found_in(folder)
+    except OSError as error:
+        raise UsageProblem(f"{folder}: {error.strerror}; give a folder that can be read") from error
+    page = page_of(found)
     write(path, html(page, _made_of(folder)))
     print(path)
-    for line in saved(page.charts, path.parent):
+    for line in saved(page.charts, folder):
         print(line, file=sys.stderr)
     return OK
 
@@ -60,9 +62,11 @@ def page_of(found: "Found") -> "Page":
 
 
 def write(path: Path, text: str) -> None:
-    """Write the page; MemcommonsError when the disk will not have it."""
+    """Write the page; UsageProblem where it is wanted in a folder's place, MemcommonsError when it cannot be had."""
     try:
         path.write_text(text, encoding="utf-8")
+    except IsADirectoryError:
+        raise UsageProblem(f"--out: {path}: is a folder; give the name of a file") from None
     except OSError as error:
         raise MemcommonsError(f"{path}: {error.strerror}; give another file with --out") from error
 

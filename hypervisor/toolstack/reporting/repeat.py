@@ -21,9 +21,10 @@ def repeat(origin: Origin | None, machine: Mapping[str, Any] | Machine, seconds:
     where = ", ".join(f"{name} {value}" for name, value in told.items())
     body: list[Child] = []
     if origin:
-        body += [paragraph("Save the scenario below as a file, and give it in the place of ",
-                           tag("code", origin.scenario), ". Files that it names (traces) are looked for beside it."),
-                 preformatted(origin.command), folded("The scenario", preformatted(origin.text))]
+        body += [preformatted(origin.command),
+                 paragraph("The scenario was ", tag("code", origin.scenario), ". To repeat this elsewhere, save its "
+                           "text as a file and name that one. Files that it names (traces) are looked for beside it."),
+                 folded("The scenario's text", preformatted(origin.text))]
     else:
         body.append(paragraph("The command and the scenario were not kept: this was written by an older version."))
     if seconds is not None:

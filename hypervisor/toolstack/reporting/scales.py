@@ -21,8 +21,7 @@ class Scale:
         """Return the place of a value; what lies outside is drawn at the border."""
         low, high, value = (math.log10(v) if self.log else v for v in
                             (self.low, self.high, min(max(value, self.low), self.high)))
-        part = min(max((value - low) / (high - low), 0.0), 1.0)          # rounding may lead a little beyond
-        return self.start + (self.end - self.start) * part
+        return self.start + (self.end - self.start) * ((value - low) / (high - low))
 
 
 def scale(values: Iterable[float], start: float, end: float, log: bool = False, from_zero: bool = False,

@@ -4,6 +4,7 @@ Whatever is missing, half-written or of another form is a UsageProblem of one li
 """
 
 import json
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,7 @@ def found_in(folder: Path) -> Found:
 def _document(path: Path, missing: str) -> Any:
     """Return a file's JSON; `missing` says what it means when there is none."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise UsageProblem(f"{path}: is larger than {MOST_BYTES >> 20} MiB: none of our files")
+        _check_file(path)
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UsageProblem(f"{path}: is missing: {missing}") from None
@@ -91,6 +91,15 @@ def _document(path: Path, missing: str) -> Any:
         raise UsageProblem(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError):
         raise UsageProblem(f"{path}: is no JSON, or only half of it") from None
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no ordinary file, whose end might never come, and what is too large for any of ours."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise UsageProblem(f"{path}: is no ordinary file")
+    if found.st_size > MOST_BYTES:
+        raise UsageProblem(f"{path}: is larger than {MOST_BYTES >> 20} MiB: none of our files")
 
 
 def checked(model: type[Model], document: Any, source: str) -> Model:
@@ -131,6 +140,7 @@ def _samples(path: Path) -> dict[str, list[MapSample]]:
 
 def _map_samples(path: Path) -> Iterator[MapSample]:
     try:
+        _check_file(path)
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 sample = _line(path, number, line)
@@ -178,7 +188,7 @@ def _points(folder: Path, told: Comparison) -> dict[str, list[tuple[PointKey, Po
 def _point(folder: Path, key: str) -> Point:
     """Return one finished run, if its file is whole."""
     path = folder / POINTS / f"{key}.json"
-    if path.parent.resolve() != (folder / POINTS).resolve():
+    if path.name != f"{key}.json":
         raise UsageProblem(f"{folder / SUMMARY}: {clean(key)!r} is no name of a run")
     document = _document(path, "--resume runs it again")
     kept = dict(document) if isinstance(document, dict) else {}

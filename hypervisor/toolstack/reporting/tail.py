@@ -21,12 +21,9 @@ Buckets = Sequence[int]
 def tail(buckets: Buckets) -> tuple[Point, ...]:
     """Return (n, seconds) where one operation in n took longer, from the slower half on; none of no operation."""
     total = sum(buckets)
-    found = []
-    for n, below in enumerate(accumulate(buckets)):
-        slower = total - below
-        if buckets[n] and 2 * slower <= total:
-            found.append(Point(total / slower if slower else float(total), upper_ns(n) / NANO))
-    return tuple(point for point in found if point.x >= 2.0)
+    points = (Point(total / (total - below or 1), upper_ns(n) / NANO) for n, below in enumerate(accumulate(buckets))
+              if buckets[n])
+    return tuple(point for point in points if point.x >= 2.0)
 
 
 def latency_charts(works: Mapping[str, Sequence[tuple[str, int, Buckets]]], where: str = "") -> list[Lines]:

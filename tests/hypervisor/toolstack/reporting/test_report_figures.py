@@ -39,6 +39,11 @@ def test_a_tail_rises_and_ends_at_the_longest(times):
         assert points[-1].x == len(times)
 
 
+def test_a_tail_begins_with_the_slower_half():
+    points = tail(histogram([1] * 40 + [2] * 59 + [3]))
+    assert [(point.x, point.y) for point in points] == [(100, pytest.approx(2e-9)), (100, pytest.approx(3e-9))]
+
+
 def test_no_operation_has_no_tail():
     assert tail([]) == tail(empty()) == ()
     assert latency_charts({"sqlite": [("baseline", -1, [])]})[0].lines == ()

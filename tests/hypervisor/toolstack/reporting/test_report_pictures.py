@@ -204,6 +204,14 @@ def test_an_interval_never_goes_below_nothing():
     assert ends and max(ends) <= bottom + 0.1
 
 
+@pytest.mark.parametrize(("half", "ends"), [(0.2, 2), (50.0, 0)])
+def test_an_interval_that_leaves_the_picture_has_no_end_there(half, ends):
+    """Else a scheme with few seeds would press all curves to the ground."""
+    chart = Lines("wide", "wide", Axis("x"), Axis("y"), (Line("a", 0, (Point(1, 1.0, half), Point(2, 1.0))),))
+    [path] = ElementTree.fromstring(drawn(chart)).iter("path")
+    assert path.attrib["d"].count("h6") == ends
+
+
 def test_names_do_not_lie_over_each_other():
     many = Lines("many", "many", Axis("x"), Axis("y"), tuple(
         Line(f"line {n}", n, (Point(0, 1.0), Point(1, 1.0 + n / 1000))) for n in range(9)))

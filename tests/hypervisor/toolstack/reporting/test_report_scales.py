@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hypervisor.toolstack.reporting.scales import number_words, scale, spread, ticks, time_words, within
@@ -14,6 +14,7 @@ POSITIVE = st.lists(st.floats(1e-9, 1e12), min_size=1, max_size=20)
 
 
 @given(VALUES, st.booleans())
+@example([0.0, 703687441777.0059], False)        # rounding led beyond the end
 def test_every_value_has_its_place_in_order(values, from_zero):
     axis = scale(values, 0.0, 100.0, from_zero=from_zero)
     places = [axis.at(value) for value in sorted(values)]

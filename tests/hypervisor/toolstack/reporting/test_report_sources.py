@@ -1,6 +1,7 @@
 """What a folder holds, found out by its files; whatever is wrong with them is one line and status 2."""
 
 import json
+import os
 
 import pytest
 
@@ -39,6 +40,20 @@ def refused(typed, folder):
 def test_nothing_is_nothing(typed, tmp_path):
     assert "no such folder" in refused(typed, tmp_path / "nowhere")
     assert "holds no results" in refused(typed, tmp_path)
+
+
+def test_a_name_that_no_folder_can_have(typed):
+    status, out, err = typed("report", "x" * 5000)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "samples.jsonl", "origin.json"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(typed, run_folder, name, make):
+    path = run_folder("swap") / name
+    path.unlink()
+    make(path)
+    assert f"{name}: is no ordinary file" in refused(typed, path.parent)
 
 
 def test_a_run_that_did_not_end(typed, run_folder):
@@ -99,6 +114,13 @@ def test_a_point_with_a_right_checksum_and_a_wrong_form(typed, compare_folder):
     document = {"schema": 1, "key": "swap-k2-s1", "of": "x", "body": {"failed": None, "summary": {"name": 3}}}
     path.write_text(json.dumps(document | {"checksum": digest(document)}))
     assert "swap-k2-s1.json: summary" in refused(typed, compare_folder)
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "-2.0", "0", "[2]"])
+def test_an_overcommit_that_is_none(typed, compare_folder, value):
+    path = compare_folder / "summary.json"
+    path.write_text(path.read_text().replace('"overcommit": 2.0', f'"overcommit": {value}'))
+    assert "summary.json: cells[2].overcommit: " in refused(typed, compare_folder)
 
 
 def test_no_name_leads_out_of_the_folder(typed, compare_folder):
