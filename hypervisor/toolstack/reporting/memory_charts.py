@@ -35,7 +35,8 @@ def held_charts(key: str, title: str, rows: Sequence[Row], budget: int) -> list[
         Stack(key_of("states", key), f"{title}: what could be had without writing anything", x, y, places,
               tuple(_by_state(rows)), rule,
               f"The same frames, all guests together. Solid areas must be kept; whoever takes them has to write them "
-              f"to a disk first. Patterned ones can be had for nothing; {every}."),
+              f"to a disk first. Patterned ones can be had for nothing, potentially volatile ones as long as nobody "
+              f"has written to them; {every}."),
     ]
     return found if len(found[1].layers) > 1 else found[:1]
 

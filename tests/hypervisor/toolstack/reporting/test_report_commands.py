@@ -84,6 +84,14 @@ def test_a_run_that_failed(reported, typed, stand_ins, tmp_path):
     assert "two: failed" in page and "guest &#x27;a&#x27;" in page
 
 
+def test_a_run_whose_measured_half_failed(reported, typed, stand_ins, tmp_path):
+    stand_ins.write_text(stand_ins.read_text().replace('"well"', '"less-when-measured"'))
+    assert typed("run", str(stand_ins), "--out", str(tmp_path / "run"))[0] == 1
+    page = reported(tmp_path / "run")
+    assert "failed</span>" in page and "sound</span>" not in page
+    assert "did 99 operations; its order was 100" in page
+
+
 def test_a_comparison_has_the_pictures_of_its_runs(reported, compare_folder):
     page = reported(compare_folder)
     assert stands_alone(page)
