@@ -20,6 +20,7 @@ from hypervisor.schemes import offered
 from hypervisor.toolstack.claims.commands import commands as claims_commands
 from hypervisor.toolstack.compare.commands import commands as compare_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
+from hypervisor.toolstack.reporting.commands import commands as report_commands
 from hypervisor.toolstack.states_cli import states
 from hypervisor.toolstack.tmem_cli import tmem
 from shm.errors import MemcommonsError, UsageProblem
@@ -37,6 +38,7 @@ ctl.add_typer(states)
 app.add_typer(ctl, name="ctl")
 app.add_typer(compare_commands)
 app.add_typer(claims_commands)
+app.add_typer(report_commands)
 
 
 def main() -> int:
@@ -126,8 +128,9 @@ def run(
         from hypervisor.toolstack.means import Means
         from hypervisor.toolstack.run import run as run_scenario
 
-        read = reading.load(scenario or reading.default_path(), given, guests)
-        means = Means(interruption, journal_in(out), progress_on(sys.stderr, quiet or as_json))
+        path = scenario or reading.default_path()
+        read = reading.load(path, given, guests)
+        means = Means(interruption, journal_in(out, path, sys.argv[1:]), progress_on(sys.stderr, quiet or as_json))
         outcome = run_scenario(read, schemes or [read.table.scheme], means)
         return show(outcome, means.journal, as_json)
 

@@ -1,22 +1,25 @@
-"""What `--out DIR` keeps: events.jsonl and samples.jsonl, written line by line as things happen, and summary.json.
+"""What `--out DIR` keeps: events.jsonl and samples.jsonl, written line by line as things happen; origin.json before
+them, and summary.json when all is over.
 
 Rule: a full disk ends no run.  The first failure is noted in `problem`, and nothing more is written.
 """
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from hypervisor.toolstack.origin import ORIGIN
 from shm.errors import UsageProblem
 
 
 class Journal:
     """Without a folder it keeps nothing."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, origin: Mapping[str, Any] | None = None) -> None:
         self.problem: str | None = None
-        self._folder = folder
+        self._folder, self._origin = folder, origin
         self._files: dict[str, TextIO] = {}
 
     def open(self) -> None:
@@ -27,6 +30,9 @@ class Journal:
             self._folder.mkdir(parents=True, exist_ok=True)
             for kind in ("events", "samples"):
                 self._files[kind] = (self._folder / f"{kind}.jsonl").open("w", encoding="utf-8")
+            (self._folder / "summary.json").unlink(missing_ok=True)         # of another run: it is not of these lines
+            if self._origin:
+                (self._folder / ORIGIN).write_text(json.dumps(self._origin) + "\n", encoding="utf-8")
         except OSError as error:
             self.close()
             raise UsageProblem(f"--out: {self._folder}: {error.strerror}; give a folder that can be written") from error

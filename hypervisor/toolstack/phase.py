@@ -13,6 +13,7 @@ from typing import Any
 
 from hypervisor.toolstack.crew import Crew, PhaseBroken
 from hypervisor.toolstack.guestrun import Stage
+from hypervisor.toolstack.holdings import holdings
 from hypervisor.toolstack.interruption import Interrupted
 from hypervisor.toolstack.means import Means
 from hypervisor.toolstack.plan import PhasePlan
@@ -106,7 +107,7 @@ class Phase:
             self._plan.label, "maps", sample.at, kernel_bytes=sample.kernel_bytes,
             hypervisor=sample.hypervisor and sample.hypervisor._asdict(),
             guests={name: memory._asdict() for name, memory in sample.guests.items()},
-            pagers={name: memory._asdict() for name, memory in sample.pagers.items()})
+            pagers={name: memory._asdict() for name, memory in sample.pagers.items()}, frames=holdings(seen))
         self._means.progress.sample(sample, {name: guest.operations for name, guest in guests.items()})
 
     def _shared(self, sample: SharedSample) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 from hypervisor.toolstack.faultmode import FaultMode
 from hypervisor.toolstack.journal import Journal
+from hypervisor.toolstack.origin import origin
 from hypervisor.toolstack.progress import BarProgress, Progress
 from hypervisor.toolstack.run import Outcome
 from hypervisor.toolstack.table import console_for
@@ -14,8 +16,9 @@ from hypervisor.toolstack.table import console_for
 OK, FAILED = 0, 1
 
 
-def journal_in(folder: Path | None) -> Journal:
-    return Journal(folder)
+def journal_in(folder: Path | None, scenario: Path, words: Sequence[str]) -> Journal:
+    """Return the journal of a run of `scenario`; `words`: what was typed after the command's name."""
+    return Journal(folder, origin(scenario, words) if folder else None)
 
 
 def progress_on(stream: TextIO, silent: bool) -> Progress:

@@ -54,7 +54,8 @@ def summarise(scenario: Scenario, baseline: PhaseResult, measured: PhaseResult,
         "baseline": {"budget_bytes": baseline.budget, "duration_s": baseline.seconds, "arena": _arena(baseline),
                      "counters": counters_of(baseline),
                      "guests": {guest.name: {**_seconds(guest), "operations": guest.operations,
-                                             "cpu_s": guest.cpu_seconds, "latency_ns": figures(guest.latency)}
+                                             "cpu_s": guest.cpu_seconds,
+                                             "latency_ns": {**figures(guest.latency), "buckets": list(guest.latency)}}
                                 for guest in baseline.guests}},
         "machine": dict(machine), "problems": [f"{p.label}: {line}" for p in phases for line in p.problems],
     }

@@ -8,5 +8,5 @@
     compare      `memcommons compare`                        outcome     what all runs come to: pure;  table  as text
     density      `memcommons density`                        search      the next count to try: pure
     fitting      whether a count fits: pure                  density_table   the answer as text and as JSON
-    pictures     PNG files, where matplotlib is installed    commands    the command line
+    pictures     PNG files, drawn by `reporting`             commands    the command line
 """

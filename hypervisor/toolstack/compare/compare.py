@@ -64,7 +64,7 @@ def run_compare(session: Session, points: Sequence[Point], means: Means, manner:
     """Do all of it, and show it; return the exit status."""
     check_all(session.scenario, points, means)
     progress = progress_for(manner, len(points))
-    with folder(session.identity, manner) as keep:
+    with folder(session.identity, manner, session.path) as keep:
         try:
             found = compare(session.scenario, points, Series(keep, means, session.mode, progress))
         finally:

@@ -123,7 +123,7 @@ def run_density(session: Session, schemes: Sequence[str], seeds: Sequence[int], 
     counts = Counts(session, schemes, most)
     check_guests(session.scenario, means)
     progress = progress_for(manner, None)
-    with folder(session.identity, manner) as keep:
+    with folder(session.identity, manner, session.path) as keep:
         search = Density(counts, seeds, Series(keep, means, session.mode, progress), slowdown)
         try:
             found = [search.search(scheme) for scheme in schemes]

@@ -16,6 +16,7 @@ from hypervisor.toolstack.compare.keep import Keep, Kept
 from hypervisor.toolstack.compare.points import OneRun
 from hypervisor.toolstack.compare.progress import SeriesProgress
 from hypervisor.toolstack.faultmode import FaultMode
+from hypervisor.toolstack.holdings import holdings
 from hypervisor.toolstack.means import Call, Means
 from hypervisor.toolstack.phase import Phase
 from hypervisor.toolstack.plan import baseline_plan, measured_plan
@@ -39,7 +40,7 @@ class Baseline:
 
 
 class FramesSeen:
-    """Asks in the toolstack's stead, and notes the frames of each owner whenever the cluster is listed."""
+    """Asks in the toolstack's stead, and notes who has which frames whenever the cluster is listed."""
 
     def __init__(self, call: Call) -> None:
         self.rows: list[dict[str, Any]] = []
@@ -51,7 +52,7 @@ class FramesSeen:
         if question.get("call") == "list":
             now = time.monotonic()
             self._began = self._began or now
-            self.rows.append({"at": now - self._began, "frames": frames_by_owner(answer)})
+            self.rows.append({"at": now - self._began, "frames": frames_by_owner(answer), "held": holdings(answer)})
         return answer
 
 

@@ -22,6 +22,7 @@ from hypervisor.toolstack.compare.keep import POINTS, Keep, write_whole
 from hypervisor.toolstack.compare.progress import SeriesBar, SeriesProgress
 from hypervisor.toolstack.faultmode import FaultMode, decided
 from hypervisor.toolstack.interruption import Interrupted
+from hypervisor.toolstack.origin import ORIGIN, origin
 from hypervisor.toolstack.report import FAILED, OK, fell_back
 from hypervisor.toolstack.run import machine
 from hypervisor.toolstack.scenario import Scenario
@@ -67,14 +68,18 @@ def wanted_schemes(text: str | None) -> list[str]:
 
 
 @contextmanager
-def folder(found: Mapping[str, Any], manner: Manner) -> Iterator[Keep]:
-    """Hold the folder of what has the identity `found` while the runs go on; a signal is told how to go on."""
+def folder(found: Mapping[str, Any], manner: Manner, scenario: Path | None = None) -> Iterator[Keep]:
+    """Hold the folder of what has the identity `found` while the runs go on; a signal is told how to go on.
+
+    `scenario`: the file that the runs are of, where they are of one.
+    """
     out = manner.out
     if manner.resume and out is None:
         raise UsageProblem("--resume: nothing is known of before; give the folder with --out")
     keep = Keep(out or Path(tempfile.mkdtemp(prefix="memcommons-")), found)
     try:
         keep.open(manner.resume)
+        _note_origin(scenario, out)
         yield keep
     except Interrupted as interrupted:
         interrupted.problems.append(kept_line(keep.folder))
@@ -85,6 +90,15 @@ def folder(found: Mapping[str, Any], manner: Manner) -> Iterator[Keep]:
     finally:
         keep.close()
     _discard(keep, out)
+
+
+def _note_origin(scenario: Path | None, out: Path | None) -> None:
+    """Keep the command and the scenario's text where the person wants files."""
+    try:
+        if out and scenario:
+            write_whole(out / ORIGIN, origin(scenario, sys.argv[1:]))
+    except OSError as error:
+        raise UsageProblem(f"--out: {out}: {error.strerror}; give a folder that can be written") from error
 
 
 def _discard(keep: Keep, out: Path | None) -> None:

@@ -60,3 +60,12 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageProblem, match=r"^--out: .*/file: File exists; give a folder that can be written$"):
         Journal(tmp_path / "file").open()
+
+
+def test_where_it_came_from_is_there_from_the_start(tmp_path):
+    (tmp_path / "summary.json").write_text("of another run")
+    journal = Journal(tmp_path, {"command": "memcommons run x.toml"})
+    journal.open()
+    assert json.loads((tmp_path / "origin.json").read_text()) == {"command": "memcommons run x.toml"}
+    assert not (tmp_path / "summary.json").exists(), "it does not belong to the lines that begin now"
+    journal.close()

@@ -1,22 +1,23 @@
-"""Pictures: what is chosen for them and where labels go; and, where matplotlib is installed, that they are drawn."""
+"""Pictures: what is chosen for them; and, where matplotlib is installed, that they are drawn."""
 
 import importlib.util
 import subprocess
 import sys
-from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from hypervisor.toolstack.compare import pictures
 from hypervisor.toolstack.compare.figures import FIGURES
 from hypervisor.toolstack.compare.outcome import Ran, outcome
-from hypervisor.toolstack.compare.pictures import HOW, drawn, most_overcommitted, owners_of, paler, spread
+from hypervisor.toolstack.compare.pictures import charts_of, drawn, most_overcommitted
 from hypervisor.toolstack.compare.points import Point
+from hypervisor.toolstack.reporting import png
+from hypervisor.toolstack.reporting.charts import Lines, Stack
+from hypervisor.toolstack.reporting.png import HOW
 
-FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 << 20, "faults": "software", "disk": {"latency": "none"}}
-ROWS = [{"at": at, "frames": {"b": 100, "a": 200, "tmem store": 50 * at, "idle": 0}} for at in (0, 1, 2)]
+FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 << 20, "faults": "software", "disk": {"latency": "none"},
+         "machine": {"cpus": 2}}
+ROWS = [{"at": at, "frames": {"a": 300}, "held": {"guests": {"a": {"S": 200, "V": 100}}, "tmem": {}, "free": 300}}
+        for at in (0, 1, 2)]
 HERE = importlib.util.find_spec("matplotlib") is not None
 
 
@@ -37,31 +38,23 @@ def test_frames_are_shown_where_most_is_overcommitted(found):
     assert [run.point.key for run in most_overcommitted(found)] == ["swap-k2-s2", "cmm2+tmem-k2-s1"]
 
 
-def test_owners_come_in_one_order_and_the_store_on_top(found):
-    assert owners_of(found.runs[0]) == ["a", "b", "tmem store"], "who never had a frame is no owner"
-
-
-@given(st.lists(st.floats(-100, 100), max_size=12), st.floats(0.01, 10))
-def test_labels_keep_their_order_and_distance(places, gap):
-    moved = spread(places, gap)
-    order = sorted(range(len(places)), key=lambda n: places[n])
-    assert all(moved[b] - moved[a] >= gap - 1e-6 for a, b in pairwise(order))
-
-
-def test_labels_that_are_apart_stay():
-    assert spread([5.0, 1.0, 9.0], 1.0) == [5.0, 1.0, 9.0]
-    assert spread([1.0, 1.0], 1.0) == [0.5, 1.5]
-
-
-def test_paler_is_nearer_to_white():
-    assert (paler("#0072B2", 1.0), paler("#000000", 0.5), paler("#123456", 0.0)) == ("#0072b2", "#808080", "#ffffff")
+def test_curves_and_frames(found):
+    charts = {chart.key: chart for chart in charts_of(found, FACTS)}
+    assert [key for key, chart in charts.items() if isinstance(chart, Lines)] == [
+        "throughput", "p99", "rss-psutil", "rss-kernel"]
+    assert [line.name for line in charts["rss-kernel"].lines] == ["baseline", "swap", "cmm2+tmem"]
+    hollow = [(line.name, point.whole) for line in charts["throughput"].lines for point in line.points]
+    assert hollow == [("swap", True), ("swap", False), ("cmm2+tmem", True), ("cmm2+tmem", True)]
+    frames = charts["frames-swap-k2-s2"]
+    assert isinstance(frames, Stack) and frames.title.startswith("swap overcommit 2 seed 2")
 
 
 @pytest.mark.skipif(not HERE, reason="matplotlib is not installed: pip install 'memcommons[plot]'")
 def test_pictures_are_drawn(found, tmp_path):
     assert drawn(found, FACTS, tmp_path) == []
     assert {path.name for path in tmp_path.iterdir()} == {
-        "throughput.png", "rss.png", "frames-swap-k2-s2.png", "frames-cmm2+tmem-k2-s1.png"}
+        "throughput.png", "p99.png", "rss-psutil.png", "rss-kernel.png", "frames-swap-k2-s2.png",
+        "frames-cmm2+tmem-k2-s1.png", "states-swap-k2-s2.png", "states-cmm2+tmem-k2-s1.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000 for path in tmp_path.iterdir())
 
 
@@ -78,14 +71,12 @@ def test_without_matplotlib_one_line_says_how_to_have_it(found, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not HERE, reason="matplotlib is not installed: pip install 'memcommons[plot]'")
 def test_a_full_disk_ends_no_comparison(found, tmp_path, monkeypatch):
     class Full:
         def savefig(self, *_, **__):
             raise OSError(28, "No space left on device")
-    for name in ("throughput", "rss", "frames"):
-        monkeypatch.setattr(pictures, name, lambda *_: Full())
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", type(sys)("figure"))
-    sys.modules["matplotlib.figure"].Figure = None
+    monkeypatch.setattr(png, "picture", lambda *_: Full())
     assert drawn(found, FACTS, tmp_path) == [f"--out: {tmp_path}: No space left on device; pictures are missing there"]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hypervisor.toolstack.compare import session as sessions
-from hypervisor.toolstack.compare.pictures import HOW
 from hypervisor.toolstack.compare.series import Series, frames_by_owner
+from hypervisor.toolstack.reporting.png import HOW
 
 WORDS = ("--schemes", "none,swap", "--overcommit", "1,2", "--seeds", "2", "--faults", "software")
 
