@@ -19,6 +19,7 @@ import typer
 from hypervisor.schemes import offered
 from hypervisor.toolstack.claims.commands import commands as claims_commands
 from hypervisor.toolstack.compare.commands import commands as compare_commands
+from hypervisor.toolstack.curves.commands import commands as curves_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
 from hypervisor.toolstack.states_cli import states
 from hypervisor.toolstack.tmem_cli import tmem
@@ -37,6 +38,7 @@ ctl.add_typer(states)
 app.add_typer(ctl, name="ctl")
 app.add_typer(compare_commands)
 app.add_typer(claims_commands)
+app.add_typer(curves_commands)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """What must be equal for a finished point to be used again: what was run, with which code, and where.
 
     scenario    the text of the file            options   those that change the work or the machine's part in it
-    code        every module of the three packages but those of `compare` and `claims`, which only arrange and show
+    code        every module of the three packages but those of `compare`, `claims` and `curves`: they arrange and show
     machine     cores, kernel, Python           faults    the mode that was decided
 
 Which schemes, overcommits and seeds are wanted is no part of it: a comparison may be widened later.
@@ -16,7 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("shm", "hypervisor", "guests")
-ARRANGING = {Path(__file__).resolve().parents[1] / name for name in ("compare", "claims")}
+ARRANGING = {Path(__file__).resolve().parents[1] / name for name in ("compare", "claims", "curves")}
 
 
 def identity(what: str, text: bytes, options: Mapping[str, Any], faults: str,

@@ -1,0 +1,95 @@
+"""Curves as table, as data and as pictures, from outcomes made by hand."""
+
+import importlib.util
+import io
+import itertools
+import json
+import sys
+
+import pytest
+
+from hypervisor.toolstack.compare.pictures import COLOURS, HOW
+from hypervisor.toolstack.curves.document import document
+from hypervisor.toolstack.curves.grid import Picture
+from hypervisor.toolstack.curves.pictures import bounds, drawn, style, ticks
+from hypervisor.toolstack.curves.table import curves_table
+from hypervisor.toolstack.table import WIDTH, console_for
+
+PICTURE = Picture("oltp", "hdd")
+WHOLE = {"done": 14, "of": 18, "faults": "software"}
+EACH = {PICTURE: {"name": "oltp", "guests": 2, "ram_bytes": 32 << 20, "seconds": None, "operations": 8000,
+                  "disk": {"latency": "hdd"}, "faults": "software"}}
+HERE = importlib.util.find_spec("matplotlib") is not None
+
+
+@pytest.fixture
+def found(made):
+    return made([1, 2, 3], {
+        "swap": [(1.0, 1.01, 0.99), (60.0, 62.0, 61.0), (None, None, None)],
+        "cmm2": [(1.2, 1.21, 1.22), (2.0, 2.1, 2.05), (4.0, None, 4.1)],
+        "tmem": [(1.1, 1.11, 1.12), (3.0, 3.1, 3.05), None]})
+
+
+def printed(found):
+    stream = io.StringIO()
+    console_for(stream).print(curves_table({PICTURE: found}, WHOLE, EACH))
+    return stream.getvalue()
+
+
+def test_the_table_has_every_figure_and_who_passes_whom(found):
+    text = printed(found)
+    assert "curves: 14 of 18 runs finished; software faults" in text
+    assert "oltp, disk hdd: 2 guests with 32.0 MiB, 8,000 operations each" in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["swap"] == ["1.00", "±0.02", "0.016", "±0.001", "did", "not", "finish"]
+    assert rows["cmm2"][-5:] == ["0.25", "±0.04", "(2", "of", "3)"]
+    assert rows["tmem"][-1] == "-", "not run yet is not the same as not finished"
+    assert "between 1 and 2 cmm2 passes swap: it takes 1.21 (" in text
+    assert "swap, overcommit 3: did not finish: seed 2: out of time" in text
+    assert max(map(len, text.splitlines())) <= WIDTH
+
+
+def test_the_document_has_curves_as_data(found):
+    told = json.loads(json.dumps(document({PICTURE: found}, WHOLE, EACH)))
+    [curve] = told["curves"]
+    assert {"title", "x", "y", "lines"} <= curve.keys()
+    lines = {line["name"]: line["points"] for line in curve["lines"]}
+    assert [[x for x, _, _ in lines[name]] for name in ("swap", "cmm2", "tmem")] == [[1, 2], [1, 2, 3], [1, 2]]
+    assert lines["swap"][0][1] == pytest.approx(1.0, abs=0.001) and lines["swap"][0][2] > 0
+    assert curve["did_not_finish"] == [["swap", 3]]
+    assert [(one["passing"], one["passed"]) for one in told["crossings"]["oltp-hdd"]] == [
+        ("cmm2", "swap"), ("tmem", "swap"), ("cmm2", "tmem")]
+    assert told["comparisons"]["oltp-hdd"]["schemes"] == ["swap", "cmm2", "tmem"]
+    assert (told["done"], told["of"]) == (14, 18)
+
+
+def test_one_seed_has_no_interval(made):
+    [curve] = document({PICTURE: made([1], {"swap": [(2.0,)]})}, WHOLE, EACH)["curves"]
+    assert curve["lines"] == [{"name": "swap", "points": [(1, 0.5, None)]}]
+
+
+def test_the_axis_holds_all_that_is_drawn(found):
+    low, high = bounds(found)
+    assert low < 1 / 62 and high > 1.01
+    assert ticks(low, high) == [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+    assert ticks(0.45, 1.3) == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2]
+
+
+def test_looks_differ():
+    looks = [tuple(style(number).values()) for number in range(2 * len(COLOURS))]
+    assert len(set(looks)) == len(looks)
+    assert all(a[:2] != b[:2] for a, b in itertools.pairwise(looks))
+
+
+@pytest.mark.skipif(not HERE, reason="matplotlib is not installed: pip install 'memcommons[plot]'")
+def test_a_picture_is_drawn_where_anything_is_finished(found, made, tmp_path):
+    nothing = made([1, 2, 3], {"swap": [None, None, (None,)]})
+    assert drawn({PICTURE: found, Picture("scan", "ssd"): nothing}, EACH, tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["oltp-hdd.png"]
+    assert (tmp_path / "oltp-hdd.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_one_line_says_how_to_have_it(found, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert drawn({PICTURE: found}, EACH, tmp_path) == [HOW]
+    assert list(tmp_path.iterdir()) == []
