@@ -23,9 +23,9 @@ from shm.errors import UsageProblem
 RAM = "16MiB"
 # `operations` of each guest: some seconds of two guests alone on two cores.  `budget` is replaced at each overcommit.
 WORKLOADS: dict[str, dict[str, Any]] = {
-    "oltp": {"name": "oltp", "budget": "32MiB", "operations": 12000, "guest": [
+    "oltp": {"name": "oltp", "budget": "32MiB", "operations": 8000, "guest": [
         {"name": "bank", "count": 2, "ram": RAM, "workload": "sqlite", "options": {"database": "14MiB"}}]},
-    "scan": {"name": "scan", "budget": "32MiB", "operations": 16000, "guest": [
+    "scan": {"name": "scan", "budget": "32MiB", "operations": 8000, "guest": [
         {"name": "scan", "count": 2, "ram": RAM, "workload": "scan", "options": {"size": "14MiB"}}]},
 }
 DISKS = "ssd,hdd"

@@ -17,7 +17,8 @@ from hypervisor.toolstack.curves.document import X, Y, points_of, unfinished
 from hypervisor.toolstack.curves.grid import Picture
 from hypervisor.toolstack.curves.table import UNFINISHED, title
 
-NARROW = 6.0                     # highest / lowest throughput, below which the axis has a tick every tenth
+NARROW = 12.0                    # highest / lowest throughput, below which the axis has more ticks
+MANY, FEW = (1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5)       # of each decade
 ROW = 0.055                      # of the height of the curves, for each scheme in the strip
 NAME = 0.055                     # the same, between two names beside the curves
 
@@ -82,11 +83,10 @@ def bounds(found: Outcome) -> tuple[float, float]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return the ticks of the logarithmic axis: every tenth on a narrow one, else 1, 2 and 5 of each decade."""
+    """Return the ticks of the logarithmic axis."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    wide = [digit * 10.0 ** decade for decade in decades for digit in (1, 2, 5)]
-    narrow = [n / 10 for n in (*range(1, 10), *range(10, 100, 2))]
-    return [round(tick, 9) for tick in (narrow if high / low < NARROW else wide) if low <= tick <= high]
+    each = [digit * 10.0 ** decade for decade in decades for digit in (MANY if high / low < NARROW else FEW)]
+    return [round(tick, 9) for tick in each if low <= tick <= high]
 
 
 def style(number: int) -> dict[str, Any]:
@@ -135,20 +135,18 @@ def _draw_strip(frame: Frame, found: Outcome, crossed: Sequence[str]) -> None:
 
 
 def _name_curves(frame: Frame, found: Outcome) -> None:
-    """Write each scheme's name beside the end of its curve, no two over each other; under it where it ends early."""
+    """Write each scheme's name beside the end of its curve, no two over each other."""
     ends = {scheme: points[-1] for scheme in found.schemes if (points := points_of(found, scheme))}
-    last = {scheme: end for scheme, end in ends.items() if end[0] == frame.last}
     gap = NAME * math.log10(frame.high / frame.low)
-    places = dict(zip(last, spread([math.log10(end[1]) for end in last.values()], gap), strict=True))
-    for scheme, (factor, mean, _) in ends.items():
-        words: dict[str, Any] = {"color": style(found.schemes.index(scheme))["color"], "fontsize": 9}
-        if scheme in last:
-            frame.axes.annotate(scheme, (factor, mean), (frame.last + 0.06 * frame.width, 10 ** places[scheme]),
-                                va="center", arrowprops={"arrowstyle": "-", "color": words["color"], "linewidth": 0.5},
-                                **words)
-        else:
-            frame.axes.annotate(scheme, (factor, mean), (0, -8), textcoords="offset points", ha="center", va="top",
-                                **words)
+    for factor in sorted({end[0] for end in ends.values()}):
+        here = {scheme: end[1] for scheme, end in ends.items() if end[0] == factor}
+        places = spread([math.log10(mean) for mean in here.values()], gap)
+        for (scheme, mean), place in zip(here.items(), places, strict=True):
+            colour = style(found.schemes.index(scheme))["color"]
+            frame.axes.annotate(scheme, (factor, mean), (factor + 0.06 * frame.width, 10 ** place), color=colour,
+                                fontsize=9, va="center", arrowprops={"arrowstyle": "-", "color": colour,
+                                                                     "linewidth": 0.5},
+                                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
 
 
 def _finish(frame: Frame, found: Outcome) -> None:

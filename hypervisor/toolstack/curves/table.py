@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hypervisor.toolstack.compare.outcome import Cell, Outcome
-from hypervisor.toolstack.compare.statistics import Estimate
+from hypervisor.toolstack.compare.statistics import DOUBTFUL, Estimate, doubtful
 from hypervisor.toolstack.curves.crossings import crossings, sentence, why_none
 from hypervisor.toolstack.curves.grid import Picture
 from hypervisor.toolstack.table import DASH, plain_table
@@ -29,7 +29,7 @@ def curves_table(found: Mapping[Picture, Outcome], facts: Facts, each: Mapping[P
         "throughput, all memory granted = 1; mean over the seeds and 95 % interval; disks in virtual time")]
     for picture, one in found.items():
         parts += [Text(), Text(title(picture, each[picture]), style="bold"), throughputs(one), *_crossings(one),
-                  *_failures(one)]
+                  *_failures(one), *_doubts(one)]
     return Group(*parts)
 
 
@@ -38,9 +38,9 @@ def header(facts: Facts) -> str:
 
 
 def title(picture: Picture, facts: Facts) -> str:
-    """Return what a picture is of: "oltp, disk ssd: 2 guests with 32.0 MiB, 8,000 operations each"."""
+    """Return what a picture is of: "oltp, disk ssd: 2 guests with 32.0 MiB together, 8,000 operations each"."""
     work = f"{facts['seconds']:g} s of baseline" if facts["seconds"] else f"{facts['operations']:,} operations each"
-    return f"{picture.said}: {facts['guests']} guests with {format_size(facts['ram_bytes'])}, {work}"
+    return f"{picture.said}: {facts['guests']} guests with {format_size(facts['ram_bytes'])} together, {work}"
 
 
 def throughputs(found: Outcome) -> Table:
@@ -75,3 +75,12 @@ def _crossings(found: Outcome) -> list[Text]:
 def _failures(found: Outcome) -> list[Text]:
     return [Text(f"{scheme}, overcommit {factor:g}: {UNFINISHED}: {line}", style="yellow")
             for scheme in found.schemes for factor in found.overcommits for line in found.cell(scheme, factor).failed]
+
+
+def _doubts(found: Outcome) -> list[Text]:
+    """Say where less memory was faster by far than all memory."""
+    times = {(cell.scheme, cell.overcommit): cell.figures["slowdown"] for cell in found.cells}
+    names = [f"{scheme} at {factor:g}" for (scheme, factor), mean in times.items() if mean and doubtful(mean.mean)]
+    return [Text(f"{', '.join(names)}: less than {DOUBTFUL:g} of the time with all memory granted, more than a scheme "
+                 f"explains: the machine did other work during the baseline, or the runs are too short",
+                 style="yellow")] if names else []
