@@ -25,7 +25,7 @@ RAM = "16MiB"
 WORKLOADS: dict[str, dict[str, Any]] = {
     "oltp": {"name": "oltp", "budget": "32MiB", "operations": 8000, "guest": [
         {"name": "bank", "count": 2, "ram": RAM, "workload": "sqlite", "options": {"database": "14MiB"}}]},
-    "scan": {"name": "scan", "budget": "32MiB", "operations": 8000, "guest": [
+    "scan": {"name": "scan", "budget": "32MiB", "operations": 6000, "guest": [
         {"name": "scan", "count": 2, "ram": RAM, "workload": "scan", "options": {"size": "14MiB"}}]},
 }
 DISKS = "ssd,hdd"

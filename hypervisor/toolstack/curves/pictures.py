@@ -97,11 +97,21 @@ def style(number: int) -> dict[str, Any]:
 
 
 def seeds_words(found: Outcome) -> str:
-    """Return what a point is the mean of."""
-    one = len(found.seeds) == 1
-    words = "one seed, no interval" if one else f"mean of {len(found.seeds)} seeds and 95 % interval"
-    partly = any(cell.failed and cell.finished for cell in found.cells)
+    """Return what a point is the mean of; while runs are missing, some points have fewer seeds than others."""
+    cells = [found.cell(scheme, factor) for scheme in found.schemes for factor in found.overcommits]
+    counts = {count for cell in cells if (count := cell.finished + len(cell.failed))}
+    least, most = min(counts), max(counts)
+    words = "one seed, no interval" if most == 1 else (
+        f"mean of {most if least == most else f'{least} to {most}'} seeds and 95 % interval")
+    partly = any(cell.failed and cell.finished for cell in cells)
     return words + "; disk in virtual time" + ("; hollow: not all seeds finished" if partly else "")
+
+
+def inside(places: Sequence[float], low: float, high: float) -> list[float]:
+    """Return places moved together so that they lie between `low` and `high`; if they cannot, not above `high`."""
+    up = max(0.0, low - min(places))
+    moved = min(up, high - max(places)) if up or max(places) > high else 0.0
+    return [place + moved for place in places]
 
 
 def _draw_curve(frame: Frame, found: Outcome, scheme: str) -> None:
@@ -140,7 +150,8 @@ def _name_curves(frame: Frame, found: Outcome) -> None:
     gap = NAME * math.log10(frame.high / frame.low)
     for factor in sorted({end[0] for end in ends.values()}):
         here = {scheme: end[1] for scheme, end in ends.items() if end[0] == factor}
-        places = spread([math.log10(mean) for mean in here.values()], gap)
+        places = inside(spread([math.log10(mean) for mean in here.values()], gap),
+                        math.log10(frame.low) + gap / 2, math.log10(frame.high) - gap / 2)
         for (scheme, mean), place in zip(here.items(), places, strict=True):
             colour = style(found.schemes.index(scheme))["color"]
             frame.axes.annotate(scheme, (factor, mean), (factor + 0.06 * frame.width, 10 ** place), color=colour,

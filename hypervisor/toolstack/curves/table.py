@@ -73,8 +73,13 @@ def _crossings(found: Outcome) -> list[Text]:
 
 
 def _failures(found: Outcome) -> list[Text]:
-    return [Text(f"{scheme}, overcommit {factor:g}: {UNFINISHED}: {line}", style="yellow")
-            for scheme in found.schemes for factor in found.overcommits for line in found.cell(scheme, factor).failed]
+    """Say who did not finish, and why the first did not; the document has all the reasons."""
+    failed = [(f"{scheme} at {factor:g} ({line.partition(':')[0]})", line) for scheme in found.schemes
+              for factor in found.overcommits for line in found.cell(scheme, factor).failed]
+    if not failed:
+        return []
+    names, (_, first) = ", ".join(name for name, _ in failed), failed[0]
+    return [Text(f"{UNFINISHED}: {names}", style="yellow"), Text(f"the first of them, {first}", style="yellow")]
 
 
 def _doubts(found: Outcome) -> list[Text]:

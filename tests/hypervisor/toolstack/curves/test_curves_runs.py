@@ -101,7 +101,7 @@ def test_a_run_that_fails_is_a_result(drawn, behave):
     behave("out-of-memory-when-cut")
     status, text, err = drawn("--workloads", "oltp")
     assert (status, err) == (0, [])
-    assert "none, overcommit 2: did not finish: seed 1: guest 'a'" in text
+    assert "did not finish: none at 2 (seed 1)\nthe first of them, seed 1: guest 'a'" in text
 
 
 def test_a_baseline_that_fails_is_status_1(drawn, behave, labels):

@@ -11,7 +11,7 @@ import pytest
 from hypervisor.toolstack.compare.pictures import COLOURS, HOW
 from hypervisor.toolstack.curves.document import document
 from hypervisor.toolstack.curves.grid import Picture
-from hypervisor.toolstack.curves.pictures import bounds, drawn, style, ticks
+from hypervisor.toolstack.curves.pictures import bounds, drawn, inside, seeds_words, style, ticks
 from hypervisor.toolstack.curves.table import curves_table
 from hypervisor.toolstack.table import WIDTH, console_for
 
@@ -45,7 +45,8 @@ def test_the_table_has_every_figure_and_who_passes_whom(found):
     assert rows["cmm2"][-5:] == ["0.25", "±0.04", "(2", "of", "3)"]
     assert rows["tmem"][-1] == "-", "not run yet is not the same as not finished"
     assert "between 1 and 2 cmm2 passes swap: it takes 1.21 (" in text
-    assert "swap, overcommit 3: did not finish: seed 2: out of time" in text
+    assert "did not finish: swap at 3 (seed 1), swap at 3 (seed 2), swap at 3 (seed 3), cmm2 at 3 (seed 2)\n" in text
+    assert "the first of them, seed 1: out of time" in text
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
@@ -79,6 +80,20 @@ def test_the_axis_holds_all_that_is_drawn(found):
     assert low < 1 / 62 and high > 1.01
     assert ticks(low, high) == [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
     assert ticks(0.45, 1.6) == [0.5, 0.6, 0.8, 1.0, 1.5]
+
+
+@pytest.mark.parametrize(("places", "moved"), [
+    ([2, 3], [2, 3]), ([0, 3], [1, 4]), ([4, 7], [2, 5]), ([0, 7], [-2, 5]), ([0, 4.5], [0.5, 5])])
+def test_names_stay_beside_the_curves(places, moved):
+    assert inside(places, 1, 5) == moved
+
+
+def test_the_picture_says_how_many_seeds_there_are(found, made):
+    assert seeds_words(found) == (
+        "mean of 3 seeds and 95 % interval; disk in virtual time; hollow: not all seeds finished")
+    assert seeds_words(made([1], {"swap": [(2.0,)]})) == "one seed, no interval; disk in virtual time"
+    partly = made([1, 2], {"swap": [(1.0, 1.1), (2.0,)]})
+    assert seeds_words(partly) == "mean of 1 to 2 seeds and 95 % interval; disk in virtual time"
 
 
 def test_looks_differ():
