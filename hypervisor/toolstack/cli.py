@@ -19,6 +19,7 @@ import typer
 from hypervisor.schemes import offered
 from hypervisor.toolstack.claims.commands import commands as claims_commands
 from hypervisor.toolstack.compare.commands import commands as compare_commands
+from hypervisor.toolstack.curves.commands import commands as curves_commands
 from hypervisor.toolstack.interruption import Interrupted, Interruption
 from hypervisor.toolstack.reporting.commands import commands as report_commands
 from hypervisor.toolstack.states_cli import states
@@ -39,6 +40,7 @@ app.add_typer(ctl, name="ctl")
 app.add_typer(compare_commands)
 app.add_typer(claims_commands)
 app.add_typer(report_commands)
+app.add_typer(curves_commands)
 
 
 def main() -> int:

@@ -50,20 +50,19 @@ def default_path() -> Path:
 
 def load(path: Path, options: Mapping[str, Any] | None = None, guests: int | None = None) -> Scenario:
     """Read and check the scenario at `path`; `options` stand in for its keys, `guests` is how many in all."""
-    options = dict(options or {})
-    if {"seconds", "operations"} <= options.keys():
-        raise UsageProblem("--seconds and --ops exclude each other; give one of them")
-    return _scenario(_replaced(_read(path), options), shown(path), path.resolve().parent, options, guests)
+    return _scenario(_read(path), shown(path), path.resolve().parent, options or {}, guests)
 
 
-def built(raw: dict[str, Any], source: str, folder: Path) -> Scenario:
+def built(raw: dict[str, Any], source: str, folder: Path, options: Mapping[str, Any] | None = None) -> Scenario:
     """Check a scenario that no file holds; `source` names it in errors, its guests are started in `folder`."""
-    return _scenario(raw, source, folder, {}, None)
+    return _scenario(raw, source, folder, options or {}, None)
 
 
 def _scenario(raw: dict[str, Any], source: str, folder: Path, options: Mapping[str, Any],
               guests: int | None) -> Scenario:
-    table = _checked(raw, source, options)
+    if {"seconds", "operations"} <= options.keys():
+        raise UsageProblem("--seconds and --ops exclude each other; give one of them")
+    table = _checked(_replaced(raw, options), source, options)
     specs = _counted_out(table.guest if guests is None else _scaled(table.guest, guests), source)
     scenario = Scenario(source, folder, table, specs)
     _check_whole(scenario, options)
@@ -87,13 +86,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageProblem(f"{source}: is not TOML: {' '.join(str(error).split())}") from error
 
 
-def _replaced(raw: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+def _replaced(raw: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Put the options in the place of the file's keys; seconds and operations replace each other."""
     length = {"seconds", "operations"}
     dropped = length if length & options.keys() else set()
     kept = {key: value for key, value in raw.items() if key not in dropped}
     inner = {key: _inner(raw.get(key), {name: options[key]}) for key, name in INNER.items() if key in options}
-    return kept | options | inner
+    return {**kept, **options, **inner}
 
 
 def _inner(table: Any, option: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ PAGE = "report.html"
 
 @commands.command("report")
 def report(
-    folder: Annotated[Path, typer.Argument(help="What --out of run, compare, density or claims named.")],
+    folder: Annotated[Path, typer.Argument(help="What --out of run, compare, density, curves or claims named.")],
     out: Annotated[Path | None, typer.Option(help="The page's file; report.html in the folder without.")] = None,
 ) -> int:
     """Make one page of results that stands alone, for reading, printing and sending; and its pictures as PNG files."""
@@ -48,7 +48,7 @@ def report(
 
 def page_of(found: "Found") -> "Page":
     """Return the page for what was found."""
-    from hypervisor.toolstack.reporting import claims_page, compare_page, density_page, run_page, sources
+    from hypervisor.toolstack.reporting import claims_page, compare_page, curves_page, density_page, run_page, sources
 
     match found:
         case sources.RunFound():
@@ -59,6 +59,8 @@ def page_of(found: "Found") -> "Page":
             return density_page.density_page(found)
         case sources.ClaimsFound():
             return claims_page.claims_page(found)
+        case sources.CurvesFound():
+            return curves_page.curves_page(found.told)
 
 
 def write(path: Path, text: str) -> None:

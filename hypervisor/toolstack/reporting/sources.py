@@ -20,6 +20,7 @@ from hypervisor.toolstack.reporting.markup import clean
 from hypervisor.toolstack.reporting.told import (
     Claims,
     Comparison,
+    CurvesRun,
     Density,
     FailedRun,
     MapSample,
@@ -29,6 +30,7 @@ from hypervisor.toolstack.reporting.told import (
 )
 from shm.errors import UsageProblem
 
+WRITERS = "run, compare, density, curves or claims"
 SUMMARY, SAMPLES, CLAIMS = "summary.json", "samples.jsonl", "claims.json"
 MOST_BYTES = 1 << 30             # of one file: more than this is none of ours
 Model = TypeVar("Model", bound=BaseModel)
@@ -60,20 +62,25 @@ class ClaimsFound:
     told: Claims
 
 
-Found = RunFound | CompareFound | DensityFound | ClaimsFound
+@dataclass(frozen=True, slots=True)
+class CurvesFound:
+    told: CurvesRun
+
+
+Found = RunFound | CompareFound | DensityFound | ClaimsFound | CurvesFound
 
 
 def found_in(folder: Path) -> Found:
     """Return what a folder holds; UsageProblem where that is nothing that can be reported."""
     if not folder.is_dir():
-        raise UsageProblem(f"{folder}: no such folder; give one that --out of run, compare, density or claims named")
+        raise UsageProblem(f"{folder}: no such folder; give one that --out of {WRITERS} named")
     if (folder / CLAIMS).exists():
         return _claims(folder)
     if (folder / MANIFEST).exists():
         return _series(folder)
     if (folder / SAMPLES).exists():
         return _run(folder)
-    raise UsageProblem(f"{folder}: holds no results; give a folder that --out of run, compare, density or claims named")
+    raise UsageProblem(f"{folder}: holds no results; give a folder that --out of {WRITERS} named")
 
 
 # -- one file
@@ -157,16 +164,18 @@ def _line(path: Path, number: int, line: bytes) -> Any:
 
 # -- a comparison, a search
 
-def _series(folder: Path) -> CompareFound | DensityFound:
+def _series(folder: Path) -> CompareFound | DensityFound | CurvesFound:
     manifest = _document(folder / MANIFEST, "")
     identity = manifest.get("identity") if isinstance(manifest, dict) else None
     command = identity.get("command") if isinstance(identity, dict) else None
     path = folder / SUMMARY
-    if command not in ("compare", "density"):
-        raise UsageProblem(f"{folder / MANIFEST}: says of neither compare nor density that it wrote this")
+    if command not in ("compare", "density", "curves"):
+        raise UsageProblem(f"{folder / MANIFEST}: says of neither compare, density nor curves that it wrote this")
     document = _document(path, f"{command} has not come to its end; go on with --resume")
     if command == "density":
         return DensityFound(checked(Density, document, str(path)), _origin(folder))
+    if command == "curves":
+        return CurvesFound(checked(CurvesRun, document, str(path)))
     told = checked(Comparison, document, str(path))
     return CompareFound(told, _points(folder, told), _origin(folder))
 

@@ -305,3 +305,14 @@ class Claims(_Told):
     command: str
     claims: Annotated[list[Claim], Field(min_length=1)]
     jobs: Mapping[str, Job]
+
+
+class Crossing(_Told):
+    says: str
+
+
+class CurvesRun(_Told):
+    done: Count
+    of: Count
+    crossings: Mapping[str, list[Crossing]]
+    comparisons: Annotated[Mapping[str, Comparison], Field(min_length=1)]
