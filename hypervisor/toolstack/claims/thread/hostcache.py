@@ -9,6 +9,7 @@ from hypervisor.toolstack.claims.setups import grid
 from hypervisor.toolstack.claims.thread.swapping import total
 
 MIB = 1 << 20
+COMPARED = ("tmem", "swapcache")
 TRANSFERS = ("disk_reads", "disk_writes", "swap_reads", "swap_writes")
 RUN_TRANSFERS = ("guest_disk_reads", "guest_disk_writes", "guest_swap_reads", "guest_swap_writes")
 OF_SWAP = "swap-"                # operations of anonymous memory begin so; the others are of files
@@ -21,8 +22,8 @@ ONCE = 1.05                      # frames for each different page, where each li
 
 def emulation_jobs(size: Size) -> Mapping[str, Job]:
     trials = {scheme: Trial("cached_disk", {"scheme": scheme, "budget": 12 * MIB}, {"pages": 128})
-              for scheme in ("tmem", "swapcache")}
-    return {**trials, **grid("common", ("tmem", "swapcache"), (2.0,), size.seeds[:3], size)}
+              for scheme in COMPARED}
+    return {**trials, **grid("common", COMPARED, (2.0,), size.seeds[:3], size)}
 
 
 def transfers(found: Mapping[str, Any]) -> dict[str, int]:
@@ -30,22 +31,35 @@ def transfers(found: Mapping[str, Any]) -> dict[str, int]:
 
 
 def emulation(results: Results) -> Answer:
-    trials = {scheme: results[scheme].value for scheme in ("tmem", "swapcache")}
+    trials = {scheme: results[scheme].value for scheme in COMPARED}
     pool, cache = transfers(trials["tmem"]), transfers(trials["swapcache"])
     more = [name for name in pool if cache[name] > pool[name]]
     of_swap = [name for name in more if name.startswith(OF_SWAP)]
     doubled = {scheme: found["doubled"] for scheme, found in trials.items()}
-    runs = {label: found for label, found in results.items() if label not in trials}
-    in_all = {scheme: sum(total(runs, name, scheme) for name in RUN_TRANSFERS) for scheme in trials}
     said = ", ".join(f"{name} {pool[name]} / {cache[name]}" for name in pool)
     return Answer(
         ruled(not more, len(of_swap) < len(more) and bool(of_swap)),
         f"disk transfers by operation, tmem / cached disk: {said}; pages of files held twice: "
         f"{doubled['tmem']['twice']} of {doubled['tmem']['cached']} / {doubled['swapcache']['twice']} of "
-        f"{doubled['swapcache']['cached']}; the common guests: "
-        f"{in_all['swapcache'] / max(1, in_all['tmem']):.2f} times tmem's transfers, {len(runs)} runs",
+        f"{doubled['swapcache']['cached']}; {on_common_guests(results)}",
         f"on the operation: more transfers with {', '.join(more) or 'none'}; a cached disk that writes through writes "
         f"each page that is swapped out, whatever the cache holds" if more else "")
+
+
+def on_common_guests(results: Results) -> str:
+    """Say what the common guests' transfers were, by the seeds with which both runs came to an end."""
+    done = {label: found for label, found in results.items() if "/" in label and not found.failed and found.body}
+    pairs = {label: found for label, found in done.items() if both(label) <= done.keys()}
+    if not pairs:
+        return "the common guests did not finish under both"
+    in_all = {scheme: sum(total(pairs, name, scheme) for name in RUN_TRANSFERS) for scheme in COMPARED}
+    return (f"the common guests: {in_all['swapcache'] / max(1, in_all['tmem']):.2f} times tmem's transfers, "
+            f"{len(pairs)} runs")
+
+
+def both(label: str) -> set[str]:
+    """Return the labels of a run and of its counterpart."""
+    return {"/".join([scheme, *label.split("/")[1:]]) for scheme in COMPARED}
 
 
 # E15

@@ -90,8 +90,8 @@ def leak(results: Results) -> Answer:
         ruled(on >= TELLS and off <= SILENT, on < SILENT),
         f"bits that a probe tells of another guest, by its answer / by its time: {said}; {len(found['dedup']['bits'])} "
         f"probes each; {intruders} of {len(found)} that knew a pool's name and were not let in got in",
-        "a shared pool tells by hit or miss, who needs no clock; volatile pages tell of the memory that others take, "
-        "and only that")
+        "a shared pool tells by hit or miss, so that no clock is needed; its name lets nobody in here whom the "
+        "operator has not; one's own volatile pages tell of the memory that others take, and only that")
 
 
 CLAIMS = (
