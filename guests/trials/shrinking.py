@@ -1,6 +1,7 @@
 """What the host must write when it takes memory from a cache in the middle of a run (E15).
 
     tmem       an ephemeral pool                                      the host may forget, and may refuse
+    persistent a persistent pool                                      the host may refuse, and may not forget
     through    a disk behind a cache that writes through              the disk has everything already
     back       a disk whose cache holds what the disk has not yet     the host may neither forget nor refuse
 
@@ -20,6 +21,7 @@ from guests.mappings.operator import Operator
 from guests.trials.known import Since, disk_of, pages_of
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
+from shm.errors import UsageProblem
 
 RAM, OID = 64, 1                             # pages
 Store = Callable[[int, int], int]            # first, count -> stored
@@ -34,14 +36,23 @@ def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
         disks = Writes(operator, guest)
         stored = store(0, pages)
         before = disks.now
-        used = operator.order("list")["frames_used"]
-        budget = operator.order("set-budget", bytes=(used - pages * 3 // 4) * PAGE_SIZE)
+        frames = shrink(operator, pages * 3 // 4)
         shrunk = disks.now
         again = store(pages, pages)
         found, wrong = right()
         return {"stored": stored, "written_before": before, "written_by_shrinking": shrunk - before,
-                "returned_frames": budget["returned_frames"], "stored_again": again, "pages": pages,
+                "returned_frames": frames, "stored_again": again, "pages": pages,
                 "written_again": disks.now - shrunk, "found": found, "wrong": wrong}
+
+
+def shrink(operator: Operator, frames: int) -> int:
+    """Take frames from what is in use, and leave none free; return how many came: none where not all can be had."""
+    used = operator.order("list")["frames_used"]
+    try:
+        return int(operator.order("set-budget", bytes=(used - frames) * PAGE_SIZE)["returned_frames"])
+    except UsageProblem:
+        operator.order("set-budget", bytes=operator.order("list")["frames_used"] * PAGE_SIZE)
+        return 0
 
 
 class Writes:
@@ -90,4 +101,5 @@ def on_disk(guest: Guest, pages: int) -> Iterator[tuple[Store, Right]]:
 
 ARMS: dict[str, Callable[[Guest, int], Any]] = {
     "tmem": lambda guest, pages: in_pool(guest, pages, persistent=False), "through": on_disk,
+    "persistent": lambda guest, pages: in_pool(guest, pages, persistent=True),
     "back": lambda guest, pages: in_pool(guest, pages, persistent=True)}

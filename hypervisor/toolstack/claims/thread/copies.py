@@ -10,6 +10,7 @@ from hypervisor.toolstack.claims.thread.swapping import total
 from shm.diskcost import MODELS
 
 MIB = 1 << 20
+LIMIT_S = 400.0                  # of a trial that makes thousands of calls, on a machine that does much else
 NEGLIGIBLE = 0.1                 # % of a load's CPU time (E3: Dan's figure of 0.01, and ten times that for an emulator)
 EVERY = (1000, 100, 10, 1)       # pages served for each that leaves
 FEW = 1.0                        # % of frames (E20)
@@ -21,7 +22,7 @@ RATES = (0.0, 0.1, 0.5, 1.0)     # of entries dropped (E30)
 
 def copy_jobs(size: Size) -> Mapping[str, Job]:
     return {"copying": Trial("copying", {"scheme": "tmem", "budget": 32 * MIB},
-                             {"every": list(EVERY), "cold": 20 if size.quick else 60})}
+                             {"every": list(EVERY), "cold": 20 if size.quick else 60}, LIMIT_S)}
 
 
 def shares(found: Mapping[str, Any]) -> dict[str, dict[int, float]]:
@@ -108,7 +109,7 @@ def share(part: int, whole: int) -> str:
 
 def duplicate_jobs(size: Size) -> Mapping[str, Job]:
     return {"duplicates": Trial("duplicates", {"scheme": "tmem", "budget": 16 * MIB},
-                                {"operations": size.operations(1200), "points": 3, "cap": 384})}
+                                {"operations": size.operations(1200), "points": 3, "cap": 384}, LIMIT_S)}
 
 
 def doubles(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -134,7 +135,7 @@ def duplicates(results: Results) -> Answer:
 def call_jobs(size: Size) -> Mapping[str, Job]:
     return {"calls": Trial("swap_calls", {"scheme": "tmem", "budget": 16 * MIB},
                            {"calls": size.operations(2000), "operations": size.operations(4000),
-                            "disks": ["hdd", "ssd"]})}
+                            "disks": ["hdd", "ssd"]}, LIMIT_S)}
 
 
 def calls(results: Results) -> Answer:
@@ -158,7 +159,7 @@ def calls(results: Results) -> Answer:
 
 def drop_jobs(size: Size) -> Mapping[str, Job]:
     return {"dropping": Trial("dropping", {"scheme": "tmem", "budget": 8 * MIB},
-                              {"rates": list(RATES), "operations": size.operations(8000)})}
+                              {"rates": list(RATES), "operations": size.operations(8000)}, LIMIT_S)}
 
 
 def dropping(results: Results) -> Answer:

@@ -7,6 +7,7 @@ from hypervisor.toolstack.claims.claim import Answer, Claim, Curves, Results, Si
 from hypervisor.toolstack.claims.jobs import Job, Trial
 
 MIB = 1 << 20
+LIMIT_S = 400.0
 MAPPINGS = Trial("mappings", {"scheme": "cmm2+tmem", "budget": 32 << 20, "swap": 16 << 20})
 SEEN, HAS, COSTS = "what a guest sees of a pool", "what the operator has of it", "capacity, accounts and costs"
 SETS = (1, 2, 8, 32)                     # of the guest's RAM
@@ -37,9 +38,9 @@ def subset(results: Results) -> Answer:
 
 
 def capacity_jobs(_size: Size) -> Mapping[str, Job]:
-    sized = {scheme: Trial("capacity", {"scheme": scheme, "budget": 66 * MIB}, {"pages": 256, "sets": list(SETS)})
-             for scheme in ("cmm2", "tmem")}
-    return {"mappings": MAPPINGS, **sized}
+    def sized(scheme: str) -> Trial:
+        return Trial("capacity", {"scheme": scheme, "budget": 66 * MIB}, {"pages": 256, "sets": list(SETS)}, LIMIT_S)
+    return {"mappings": MAPPINGS, "cmm2": sized("cmm2"), "tmem": sized("tmem")}
 
 
 def capacity(results: Results) -> Answer:

@@ -142,13 +142,14 @@ def test_common_guests_count_where_both_finished():
 
 def shrunk(written, wrong=0):
     return {"written_by_shrinking": written, "wrong": wrong, "pages": 64, "written_before": 0, "stored_again": 64,
-            "found": 64}
+            "found": 64, "returned_frames": 9}
 
 
 @pytest.mark.parametrize(("tmem", "back", "wrong", "verdict"), [
     (0, 9, 0, SUPPORTED), (1, 9, 0, REFUTED), (0, 0, 0, REFUTED), (0, 9, 1, DEPENDS)])
 def test_who_may_refuse_need_not_write(tmem, back, wrong, verdict):
-    assert answer("E15", tmem=shrunk(tmem), through=shrunk(0, wrong), back=shrunk(back)).verdict is verdict
+    found = answer("E15", tmem=shrunk(0), persistent=shrunk(tmem), through=shrunk(0, wrong), back=shrunk(back))
+    assert found.verdict is verdict
 
 
 def dead(count, reads=0):
@@ -212,7 +213,7 @@ NOTHING = [0] * len(BITS)
 SLOW = [900 if bit else 100 for bit in BITS]
 
 
-def probed(answers=NOTHING, times=(5,) * len(BITS)):
+def probed(answers=NOTHING, times=NOTHING):
     return {"bits": BITS, "answers": answers, "ns": list(times), "intruders": 0}
 
 
