@@ -4,7 +4,8 @@ A secret is drawn, a bit for each of `probes` questions.  Where the bit is 1 the
 is 0 the same to another page, so that calls are made either way.  The prober asks once, and what it saw is written down
 beside the bit: an answer, and how long it took.
 
-    shared pool       the victim reads a file's page over a shared cleancache; the prober gets that page
+    shared pool       the victim reads a file's page over a shared cleancache; the prober reads it too: the answer is
+                      whether the pool had it, the time that of the read, with an hdd by its model where it had not
     private pools     the same, each guest with a pool of its own
     dedup             the victim puts a page; the prober puts the same bytes, where equal pages of guests share a frame
     own pages         the victim takes frames; the prober looks whether a volatile page of its own was discarded
@@ -20,10 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from guests.device import Device
 from guests.guest import Guest
 from guests.mappings.operator import Operator
-from guests.trials.known import page_of, pages_of
+from guests.trials.known import disk_of, page_of, pages_of
 from shm.abi import PAGE_SIZE
+from shm.diskcost import model_named
 from shm.errors import TmemRefused
 from shm.pagestate import CONTENT_MASK, DISCARDED, RESIDENT, Essa
 
@@ -39,6 +42,7 @@ class Ways(NamedTuple):
     other: Callable[[int], object]                       # of the victim, where it is 0
     probe: Callable[[int], bool]                         # of the prober: its question, and the answer
     ready: Callable[[int], object] = lambda _: None      # before either
+    clock: Callable[[], int] = monotonic_ns              # the prober's, ns
 
 
 def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +57,9 @@ def asked(number: int, bit: int, ways: Ways) -> tuple[bool, int]:
     """Let the victim act or not, and ask; return the answer and how long it took."""
     ways.ready(number)
     (ways.act if bit else ways.other)(number)
-    began = monotonic_ns()
+    began = ways.clock()
     answer = ways.probe(number)
-    return answer, monotonic_ns() - began
+    return answer, ways.clock() - began
 
 
 def intruders(operator: Operator) -> int:
@@ -76,15 +80,24 @@ def two(operator: Operator) -> Iterator[tuple[Guest, Guest]]:
 
 @contextmanager
 def pools(operator: Operator, probes: int, shared: bool) -> Iterator[Ways]:
-    """Ask for a page that the victim's kernel has put, or has not."""
+    """Read a page that the victim's kernel has put, or has not: from the pool, or else from the disk."""
     with two(operator) as guests:
         for guest in guests if shared else ():
             operator.about("tmem-shared-auth", guest, secret=f"{SECRET:032x}", allow=True)
         mine, theirs = (guest.tmem.new_pool(persistent=False, shared=SECRET if shared else None) for guest in guests)
-        theirs.put(OID, probes, page_of(probes))     # so that neither pool is ever empty
-        yield Ways(lambda number: mine.put(OID, number, page_of(number)),
-                   lambda number: mine.put(OTHER, number, page_of(number)),
-                   lambda number: theirs.get(OID, number) is not None)
+        device = Device.of(guests[1].counters, model_named("hdd"), "virtual")
+        with disk_of(guests[1], probes) as disk:
+            disk.behind(device)
+
+            def probe(number: int) -> bool:
+                there = theirs.get(OID, number) is not None
+                if not there:
+                    disk.read(number)
+                return there
+
+            yield Ways(lambda number: mine.put(OID, number, page_of(number)),
+                       lambda number: mine.put(OTHER, number, page_of(number)), probe,
+                       clock=lambda: monotonic_ns() + device.virtual_ns())
 
 
 @contextmanager

@@ -60,7 +60,17 @@ def test_places_that_handle_failure_are_counted_in_the_source(monkeypatch, tmp_p
     (tmp_path / "cleancache.py").write_text("try:\n    pass\nexcept OSError:\n    pass\n")
     (tmp_path / "frontswap.py").write_text("")
     monkeypatch.setattr(handling, "ROOT", tmp_path)
-    assert handling.run("", {}) == {"traps": 1, "asked_before": 1, "misses": 1, "refusals": 1}
+    assert handling.places() == {"traps": 1, "asked_before": 1, "misses": 1, "refusals": 1}
+
+
+@pytest.mark.parametrize(("scheme", "settings"), [("cmm2", {"swap": 0}), ("tmem", {})])
+def test_a_lost_page_is_a_trap_or_told(machine, scheme, settings, monkeypatch):
+    monkeypatch.setattr(handling, "RAM", 96)
+    monkeypatch.setattr(handling, "FILE", 128)
+    found = handling.run(machine(1024, scheme, **settings).cluster, {"operations": 120, "every": 30})
+    assert (found["trapped"] > 0, found["told"] > 0, found["missed"] > 0) == (
+        (True, True, False) if scheme == "cmm2" else (False, False, True))
+    assert not found["wrong"]
 
 
 def test_a_pool_that_loses_pages_costs_reads_and_no_page(machine, monkeypatch):

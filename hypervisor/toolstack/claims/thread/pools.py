@@ -89,9 +89,9 @@ def leak(results: Results) -> Answer:
     return Answer(
         ruled(on >= TELLS and off <= SILENT, on < SILENT),
         f"bits that a probe tells of another guest, by its answer / by its time: {said}; {len(found['dedup']['bits'])} "
-        f"probes each; {intruders} of {len(found)} that knew a pool's name and were not let in got in",
-        "a shared pool tells by hit or miss, so that no clock is needed; its name lets nobody in here whom the "
-        "operator has not; one's own volatile pages tell of the memory that others take, and only that")
+        f"probes each; {intruders} guests that knew a pool's name and were not let in got in",
+        "a pool's answer is seen by a guest's kernel, its time by any program there; one's own volatile pages tell of "
+        "the memory that others take, and only that")
 
 
 CLAIMS = (
@@ -102,9 +102,10 @@ CLAIMS = (
           "supported if it has not all its pages where persistent ones fill the host, refuted if it has",
           newcomer_jobs, newcomer),
     Claim("E33", "Jeremy Fitzhardinge, Jul 2009", "-",
-          "a shared pool tells its members, by time, what others read; and its name is no secret",
+          "a shared pool lets a guest find out, by how long a read takes, what another has read; its name is no secret",
           "a secret bit a probe decides whether another guest touches a page; what the prober sees is held against it: "
-          "shared and private pools, pages that are deduplicated across guests, volatile pages of its own",
-          f"supported if a probe of a shared pool tells {TELLS} bits or more and one of private pools at most "
-          f"{SILENT}; refuted if it tells less than {SILENT}", probe_jobs, leak),
+          "shared and private pools (with an hdd behind them), pages that are deduplicated across guests, volatile "
+          "pages of its own",
+          f"supported if a probe of a shared pool tells {TELLS} bits or more, by its answer or by its time, and one of "
+          f"private pools at most {SILENT}; refuted if it tells less than {SILENT}", probe_jobs, leak),
 )
