@@ -12,10 +12,10 @@ from shm.diskcost import MODELS
 MIB = 1 << 20
 LIMIT_S = 400.0                  # of a trial that makes thousands of calls, on a machine that does much else
 LOSING = ("cmm2", "tmem")        # schemes by which pages are lost (E4)
-NEGLIGIBLE = 0.1                 # % of a load's CPU time (E3: Dan's figure of 0.01, and ten times that for an emulator)
+NEGLIGIBLE = 0.1                 # % of a load's CPU time (E3; the threshold of reference 5: Dan said 0.01 %)
 EVERY = (1000, 100, 10, 1)       # pages served for each that leaves
-FEW = 1.0                        # % of frames (E20)
-NOISE = 5.0                      # % of the disk's time (E29)
+FEW = 1.0                        # % of frames (E20); ours
+NOISE = 5.0                      # % of the disk's time (E29); ours
 RATES = (0.0, 0.1, 0.5, 1.0)     # of entries dropped (E30)
 
 
