@@ -94,8 +94,9 @@ def on_common_guests(results: Results) -> str:
     """Say what the common guests met, by the runs that came to an end."""
     done = {label: found for label, found in results.items() if "/" in label and not found.failed and found.body}
     said = [f"{scheme} {total(done, 'discard_faults', scheme):,} traps, p99 {slowest(done, scheme):.1f} ms"
-            for scheme in LOSING if any(label.startswith(f"{scheme}/") for label in done)]
-    return f"the common guests: {'; '.join(said)}; {len(done)} runs" if said else "the common guests did not finish"
+            if any(label.startswith(f"{scheme}/") for label in done) else f"{scheme} did not finish"
+            for scheme in LOSING]
+    return f"the common guests: {'; '.join(said)}; {len(done)} runs"
 
 
 def slowest(runs: Results, scheme: str) -> float:
