@@ -8,13 +8,17 @@ The cache is an ephemeral pool of the hypervisor's, under the same budget as gue
 one member, since a get leaves the page there: what the guest caches itself is cached twice, which is the point (E14).
 Each of the guest's disks is an object of that pool.
 
+Guests with one base image share its cache where the host knows that it is one image (Anthony Liguori, 13 July 2009):
+they name it by a secret, as a shared pool is named.  What they write lies on other disks.
+
 A host that serves its guests' disks itself would look, read and enter at one exit.  Here looking is a hypercall, and
 pages on their way into the cache are put together, AT_ONCE of them: until then they lie here, beside the budget, as
 pages in a transfer buffer do, and are found here.
 
 Rule 1: the cache never differs from the disk.  A write that failed flushes its blocks; a put that was refused leaves
         nothing under its handle, as any pool's.
-Rule 2: without `trims` the host does not know which blocks are dead (E16).  `dead` counts those that may still lie
+Rule 2: a cache that others use too is one of disks that nobody writes to.
+Rule 3: without `trims` the host does not know which blocks are dead (E16).  `dead` counts those that may still lie
         there: too many rather than too few, since the host evicts and does not say so.
 """
 
@@ -25,7 +29,7 @@ import numpy as np
 
 from guests.disk import Disk
 from guests.pool import Pool
-from guests.tmem import TmemClient
+from guests.tmem import Secret, TmemClient
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
 
@@ -34,14 +38,20 @@ AT_ONCE = 32
 
 
 class HostCaches:
-    """The caches of one guest's disks, in one pool."""
+    """The caches of one guest's disks, in one pool: its own, or that of all who know the secret `shared`.
 
-    def __init__(self, tmem: TmemClient, counters: np.ndarray, trims: bool = False) -> None:
-        self._pool = tmem.new_pool(persistent=False, shared=uuid4())
-        self._counters, self._trims, self._disks = counters, trims, 0
+    The n-th disk of each of those must be the same.
+    """
+
+    def __init__(self, tmem: TmemClient, counters: np.ndarray, trims: bool = False,
+                 shared: Secret | None = None) -> None:
+        self._pool = tmem.new_pool(persistent=False, shared=uuid4() if shared is None else shared)
+        self._counters, self._trims, self._disks, self._own = counters, trims, 0, shared is None
 
     def front(self, disk: Disk) -> "HostCache":
-        """Put a cache before a disk."""
+        """Put a cache before a disk.  ValueError for one that can be written, where others use the cache too."""
+        if disk.writable and not self._own:
+            raise ValueError("the cache is other guests' too: open the disk for reading only")
         self._disks += 1
         return HostCache(disk, self._pool, self._disks, self._counters, self._trims)
 

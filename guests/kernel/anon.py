@@ -70,6 +70,12 @@ class Anon:
         for at in range(0, len(numbers), CHUNK):
             self._swapper.store(self._places, numbers[at:at + CHUNK], pages[at:at + CHUNK])
 
+    @property
+    def doubles(self) -> int:
+        """How many of its pages are in memory and in frontswap at once."""
+        slots = self._places.slot[(self._places.gfn >= 0) & (self._places.slot >= 0)]
+        return int(np.count_nonzero(~self._swapper.swap.on_disk(slots)))
+
     def free(self) -> None:
         """Give all memory and swap of the region back; of a shared one when its last user does."""
         if self.pages:

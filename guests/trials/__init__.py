@@ -12,7 +12,8 @@ from typing import Any
 
 from shm.errors import UsageProblem
 
-TRIALS = ("mappings",)
+TRIALS = ("mappings", "base_images", "cached_disk", "capacity", "copying", "dead_blocks", "dropping", "duplicates",
+          "handling", "newcomer", "probing", "shrinking", "swap_calls")
 
 
 def load(name: str) -> Any:
