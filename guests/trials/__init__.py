@@ -12,7 +12,7 @@ from typing import Any
 
 from shm.errors import UsageProblem
 
-TRIALS = ("mappings",)
+TRIALS = ("hintpaths", "ledger", "mapper", "mappings", "pressure", "tworates")
 
 
 def load(name: str) -> Any:
