@@ -192,7 +192,7 @@ def test_bias(results, verdict):
 
 def test_bias_of_one_seed_is_judged_on_the_mean():
     said = answer("E25", bias_results({bias: counts[:1] for bias, counts in INTERIOR.items()}))
-    assert said.verdict == SUPPORTED and "1 seed" in said.figure and "+-" not in said.figure
+    assert said.verdict == SUPPORTED and "seeds: 1" in said.figure and "+-" not in said.figure
 
 
 # E26: what PFAULT could do
@@ -203,8 +203,8 @@ def waits(cpu: float, waited: float) -> dict[str, Any]:
 
 def page_in_results(host: tuple[float, float], guest: tuple[float, float],
                     at_two: tuple[float, float] | None = None) -> dict[str, Any]:
-    return {f"{scheme}/{k:g}/1": waits(*(at_two if at_two and k == 2 and scheme == "swap" else parts))
-            for k in hostpolicy.SHORT for scheme, parts in (("swap", host), ("tmem", guest))}
+    return {f"{scheme}/{k:g}/1": waits(*(at_two if at_two and k == hostpolicy.TIGHT[1] and scheme == "swap" else parts))
+            for k in hostpolicy.TIGHT for scheme, parts in (("swap", host), ("tmem", guest))}
 
 
 @pytest.mark.parametrize(("results", "verdict"), [
@@ -220,7 +220,7 @@ def test_tasks_hide_waits_up_to_what_they_compute():
 
 def test_a_guest_that_did_not_say_what_it_took_is_not_judged():
     results = page_in_results((1, 3), (1, 1))
-    results["swap/1.5/1"]["guests"][0]["cpu_s"] = None
+    results["swap/1.25/1"]["guests"][0]["cpu_s"] = None
     assert answer("E26", results).verdict == NOT_TESTED
 
 
