@@ -138,7 +138,7 @@ CLAIMS = (
           f"viable is what is at most {VIABLE:.0%} slower than no hints where nothing is short; batching is not varied",
           f"supported if at {STATED_NS} ns (more than 100 cycles) hints are viable with the optimisation and not "
           f"without; refuted if that is so at no cost", cost_jobs, decides),
-    Claim("E28", "Dave Hansen against Jeremy Fitzhardinge and Martin Schwidefsky, Mar 2009", "1238195024",
+    Claim("E28", "Dave Hansen against Jeremy Fitzhardinge and Martin Schwidefsky, Mar 2009", "v7 thread",
           "the host could infer by tracking block I/O which page equals which block; shared storage prevents it",
           "a mapper after VSwapper's, whose tracking is read off the guest's page cache (no tracker knows more); one "
           "path, a second writer of the same disk, mlocked pages, pages of a network file system",

@@ -1,4 +1,4 @@
-"""What the host's choice of victims decides, and what it could be told or taught: E23, E25, E26, E31."""
+"""What the host's choice of victims decides, and what it could be told or taught: E23, E25, E31."""
 
 from collections.abc import Mapping, Sequence
 from math import log
@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, Verdict, ruled
-from hypervisor.toolstack.claims.jobs import Job, Run, Trial
-from hypervisor.toolstack.claims.setups import NUMBERS, grid, label
+from hypervisor.toolstack.claims.jobs import Job, Trial
+from hypervisor.toolstack.claims.setups import grid, label
 from hypervisor.toolstack.compare.statistics import Estimate, estimate, jain
 from shm.abi import PAGE_SIZE
 
@@ -22,11 +22,6 @@ UNEQUAL, EQUAL = 1.2, 1.1                # frames of the busy guest / of the idl
 BIASES = (0.0, 0.1, 0.5, 1.0)
 TRANSFERS = ("guest_disk_reads", "guest_disk_writes", "guest_swap_reads", "guest_swap_writes", "swap_in", "swap_out")
 CLEAR = 0.02                             # of the transfers: where one seed gives no interval, less is no difference
-
-ANONYMOUS = (NUMBERS | {"count": 3, "options": {"table": "12MiB", "derived": "1MiB"}},)
-TIGHT, PAGE_INS = (1.25, 1.5), 3000      # overcommits and operations
-TASKS = (1, 2, 4, 8)
-MANY_TASKS, NO_CHEAPER = 4, 1.05
 
 GUEST = 512                              # pages of the guest of E31
 POLICIES: dict[str, Mapping[str, Any]] = {
@@ -152,52 +147,6 @@ def _bias_curves(found: Mapping[tuple[float, float], Estimate]) -> tuple[Mapping
              "lines": lines},)
 
 
-# E26
-
-def page_in_jobs(size: Size) -> Mapping[str, Run]:
-    return grid("anonymous, ssd", ("swap", "tmem"), TIGHT, size.seeds[:3], size, ANONYMOUS, PAGE_INS,
-                disk={"latency": "ssd"})
-
-
-def parts(summary: Mapping[str, Any]) -> tuple[float, float]:
-    """Return what a run computed (CPU seconds of guests and hypervisor), and what its guests waited for disks."""
-    computed = [guest["cpu_s"] for guest in summary["guests"]]
-    waited = [guest["virtual_seconds"] for guest in summary["guests"]]
-    if None in computed or None in waited:
-        raise Missing("a guest did not say what it took")
-    return sum(computed) + (summary["tmem"]["hypervisor_cpu_s"] or 0.0), sum(waited)
-
-
-def with_tasks(computed: float, waited: float, tasks: int) -> float:
-    """Return the least time with so many runnable tasks of which each waits alone: one processor, a disk for each."""
-    return max(computed, (computed + waited) / tasks)
-
-
-def no_cheaper(results: Results) -> Answer:
-    ratios = {(k, tasks): _host_against_guest(results, k, tasks) for k in TIGHT for tasks in TASKS}
-    said = "; ".join(f"overcommit {k:g}: " + ", ".join(f"{tasks}: {ratios[k, tasks]:.2f}" for tasks in TASKS)
-                     for k in TIGHT)
-    sync = ", ".join(f"{k:g}: {_host_against_guest(results, k, MANY_TASKS, 1):.2f}" for k in TIGHT)
-    at_many = [ratios[k, MANY_TASKS] for k in TIGHT]
-    on = "on the overcommit; " if min(at_many) <= NO_CHEAPER < max(at_many) else ""
-    lines = [{"name": f"overcommit {k:g}", "points": [[tasks, ratios[k, tasks], None] for tasks in TASKS]}
-             for k in TIGHT]
-    return Answer(ruled(max(at_many) <= NO_CHEAPER, min(at_many) > NO_CHEAPER),
-                  f"time with host swap / with preswap, by runnable tasks, {said}",
-                  f"{on}where the whole guest waits for the host, and its {MANY_TASKS} tasks for their "
-                  f"own disk alone: {sync}",
-                  ({"title": "Host swap with PFAULT against preswap", "x": "runnable tasks", "y": "time, relative",
-                    "lines": lines},))
-
-
-def _host_against_guest(results: Results, overcommit: float, tasks: int, host_tasks: int | None = None) -> float:
-    seeds = sorted({int(key.rsplit("/", 1)[1]) for key in results})
-    host, guest = ([parts(results[label(scheme, overcommit, seed)].value) for seed in seeds]
-                   for scheme in ("swap", "tmem"))
-    return fmean(with_tasks(*one, host_tasks or tasks) / with_tasks(*other, tasks)
-                 for one, other in zip(host, guest, strict=True))
-
-
 # E31
 
 def policy_jobs(size: Size) -> Mapping[str, Job]:
@@ -228,19 +177,12 @@ CLAIMS = (
           f"cmm2; one is used 1, 2, 4, 8 times as often; guests' own reclaim has nothing to do",
           f"supported if the guest used {RATES[-1]} times as often holds {UNEQUAL:g} times the frames or more, and "
           f"equal ones at most {EQUAL:g} times; refuted if it holds at most {EQUAL:g} times", rate_jobs, global_lru),
-    Claim("E25", "Jeremy Fitzhardinge against Martin Schwidefsky, spring 2009", "49D518E9",
+    Claim("E25", "Jeremy Fitzhardinge against Martin Schwidefsky, spring 2009", "v7 thread",
           "the host should prefer volatile pages a little",
           "the common guests at overcommit 1.5 (and 2, not with --quick) under cmm2, bias 0, 0.1, 0.5 and 1",
           f"supported if at each overcommit a bias between 0 and 1 has fewer transfers than both ends, by more than "
           f"{CLEAR:.0%} and, against 0, beyond the 95 % interval over the seeds; refuted if no bias has fewer so",
           bias_jobs, bias_pays),
-    Claim("E26", "Martin Schwidefsky, 2009", "20090402175249",
-          "a guest's preswap is no cheaper than host swap where the host lets only the waiting task sleep (PFAULT)",
-          "three guests of anonymous memory on disks like an ssd, under swap and tmem; no PFAULT was built: CPU time "
-          "and waits are measured, and the best that PFAULT could do with m tasks is computed, one task's wait over "
-          "another's work; the guest's own swap has the same advantage",
-          f"supported if host swap takes at most {NO_CHEAPER:g} times as long with {MANY_TASKS} runnable tasks at each "
-          f"overcommit; refuted if it takes longer at each, though computed at its best", page_in_jobs, no_cheaper),
     Claim("E31", "Anthony Liguori, 12 Jul 2009", "4A5A3AC1",
           "with CMM2 the policy evolves in the hypervisor alone",
           "one guest under cmm2 at overcommit 1.5, the same operations under four policies of the host",

@@ -112,7 +112,7 @@ def sparing(results: Results) -> Answer:
 
 
 CLAIMS = (
-    Claim("E19", "Avi Kivity, Anthony Liguori, Dan Magenheimer, Jul 2009; Dave Hansen, Mar 2009", "1238195024",
+    Claim("E19", "Avi Kivity, Anthony Liguori, Dan Magenheimer, Jul 2009; Dave Hansen, Mar 2009", "v7 thread",
           "a page that host and guest both swap costs three transfers, and page hinting removes two thirds of that I/O",
           "every row of the ledger played with 32 pages, in software mode: no hints, hints, balloon, tmem; and three "
           "guests of 20 MiB of anonymous pages in 16 MiB each at overcommit 1.5, the host's swap on under all schemes",

@@ -6,10 +6,10 @@ import pytest
 
 from hypervisor.toolstack.claims.claim import FULL, QUICK, Answer, Found, Verdict, judged
 from hypervisor.toolstack.claims.jobs import Run, Trial
-from hypervisor.toolstack.claims.thread import hints, hostpolicy, ledger
+from hypervisor.toolstack.claims.thread import hints, hostpolicy, ledger, pagein
 
 SUPPORTED, REFUTED, DEPENDS, NOT_TESTED = Verdict.SUPPORTED, Verdict.REFUTED, Verdict.DEPENDS, Verdict.NOT_TESTED
-MODULES = (ledger, hints, hostpolicy)
+MODULES = (ledger, hints, hostpolicy, pagein)
 CLAIMS = {claim.key: claim for module in MODULES for claim in module.CLAIMS}
 
 
@@ -198,24 +198,26 @@ def test_bias_of_one_seed_is_judged_on_the_mean():
 # E26: what PFAULT could do
 
 def waits(cpu: float, waited: float) -> dict[str, Any]:
-    return {"guests": [{"cpu_s": cpu, "virtual_seconds": waited}], "tmem": {"hypervisor_cpu_s": 0.0}}
+    return {"guests": [{"cpu_s": cpu, "virtual_seconds": waited}], "tmem": {"hypervisor_cpu_s": 0.0},
+            "counters": {"swap_in": round(100 * waited)}}
 
 
 def page_in_results(host: tuple[float, float], guest: tuple[float, float],
                     at_two: tuple[float, float] | None = None) -> dict[str, Any]:
-    return {f"{scheme}/{k:g}/1": waits(*(at_two if at_two and k == hostpolicy.TIGHT[1] and scheme == "swap" else parts))
-            for k in hostpolicy.TIGHT for scheme, parts in (("swap", host), ("tmem", guest))}
+    return {f"{scheme}/{k:g}/1": waits(*(at_two if at_two and k == pagein.TIGHT[1] and scheme == "swap" else parts))
+            for k in pagein.TIGHT for scheme, parts in (("swap", host), ("tmem", guest))}
 
 
 @pytest.mark.parametrize(("results", "verdict"), [
-    (page_in_results((1, 3), (1, 1)), SUPPORTED), (page_in_results((1, 9), (1, 1)), REFUTED),
-    (page_in_results((1, 3), (1, 1), at_two=(1, 9)), DEPENDS)])
+    (page_in_results((1, 1), (2, 1)), SUPPORTED), (page_in_results((1, 3), (1, 1)), REFUTED),
+    (page_in_results((1, 1), (2, 1), at_two=(1, 9)), DEPENDS)])
 def test_pfault(results, verdict):
     assert answer("E26", results).verdict == verdict
 
 
-def test_tasks_hide_waits_up_to_what_they_compute():
-    assert [hostpolicy.with_tasks(2, 6, tasks) for tasks in (1, 2, 4, 8)] == [8, 4, 2, 2]
+def test_tasks_hide_waits_up_to_what_they_compute_and_what_the_disk_can_do():
+    assert [pagein.with_tasks(2, 6, tasks, channels=8) for tasks in (1, 2, 4, 8)] == [8, 4, 2, 2]
+    assert [pagein.with_tasks(2, 6, tasks, channels=1) for tasks in (1, 2, 4)] == [8, 6, 6]
 
 
 def test_a_guest_that_did_not_say_what_it_took_is_not_judged():
