@@ -116,10 +116,12 @@ def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _played(operator: Operator, cell: Cell, pages: int, options: Mapping[str, Any]) -> dict[str, Any]:
     with Vm(operator, ROOM * pages, pages, ROOM * pages, faults=options.get("faults", "software")) as vm:
-        found = a_page(cell.scene(vm, pages, cell.take), pages)
+        crossed = cell.scene(vm, pages, cell.take)
+        found = a_page(crossed, pages)
         vm.kernel.check()
         volatile = vm.hosts()["volatile_swap_writes"]
-    return {"key": cell.row, "row": ROWS[cell.row], "column": cell.column, "counted": list(found), "said": str(found),
+    return {"key": cell.row, "row": ROWS[cell.row], "column": cell.column, "transfers": crossed._asdict(),
+            "counted": list(found), "said": str(found),
             "table": cell.least and list(cell.least), "most": cell.most and list(cell.most),
             "same": within(cell, found), "volatile_swap_writes": volatile}
 
@@ -155,12 +157,14 @@ def main(arguments: Sequence[str]) -> int:
 
 def shown(rows: Sequence[Mapping[str, Any]], pages: int) -> Table:
     """Show rows: the table's word beside what was counted."""
-    table = Table(title=f"transfers a page, each row with {pages} pages")
-    for column in ("row", "column", "table", "counted", ""):
+    table = Table(title=f"transfers a page; file, swap, host: pages in/out where {pages} were played")
+    for column in ("row", "column", "table", "counted", "file", "swap", "host", ""):
         table.add_column(column, overflow="fold")
     for row in rows:
         says = "-" if row["table"] is None else _said(row["table"], row["most"])
-        table.add_row(row["row"], row["column"], says, row["said"],
+        crossed = Transfers(**row["transfers"])
+        table.add_row(row["row"], row["column"], says, row["said"], f"{crossed.file_reads}/{crossed.file_writes}",
+                      f"{crossed.swap_reads}/{crossed.swap_writes}", f"{crossed.host_reads}/{crossed.host_writes}",
                       {True: "as it says", False: "differs", None: "not in it"}[row["same"]])
     return table
 

@@ -12,6 +12,7 @@ def test_pressure_counts_alike_for_the_same_options_and_knows_its_code(hyperviso
     found = [pressure.run(hypervisor_process(170, "swap", 1024).cluster, SMALL) for _ in range(2)]
     assert found[0]["guest_code"] == found[1]["guest_code"]
     assert found[0]["swap_writes"] > 0 < found[0]["host_writes"] and found[0]["looks"] == 0
+    assert found[0]["double_paged"] > 0
     assert found[0]["total"] == sum(found[0][name] for name in (
         "file_reads", "file_writes", "swap_reads", "swap_writes", "host_reads", "host_writes"))
     assert found[0]["file_reads"] == found[1]["file_reads"], "what the guest reads does not hang on the host"
