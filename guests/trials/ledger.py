@@ -1,6 +1,6 @@
 """The I/O ledger of CMM2 (reference 2.7), row by row: the table, and what is counted where each row is played (R43).
 
-    python -m guests.trials.ledger CLUSTER [--pages N]      the rows that a cluster's scheme has, table beside count
+    python -m guests.trials.ledger CLUSTER [--pages N] [--faults ...]    the rows that a cluster's scheme has
 
     swap       the column without hints            balloon    ... and the balloon beside it
     cmm2       the column with hints               tmem       ... and tmem
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from guests.guest import MODES
 from guests.mappings.operator import Operator
 from guests.trials import ledger_plays as plays
 from guests.trials.vm import Transfers, Vm
@@ -145,9 +146,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m guests.trials.ledger", description="The I/O ledger, row by row.")
     parser.add_argument("cluster", help=f"a cluster of scheme {', '.join(SCHEMES)}")
     parser.add_argument("--pages", type=int, default=PAGES, help="pages that each row is played with")
+    parser.add_argument("--faults", choices=MODES, default="software", help="how touches of missing pages are noticed")
     wanted = parser.parse_args(arguments)
     try:
-        rows = run(wanted.cluster, {"pages": wanted.pages})["rows"]
+        rows = run(wanted.cluster, {"pages": wanted.pages, "faults": wanted.faults})["rows"]
     except MemcommonsError as problem:
         print(problem, file=sys.stderr)
         return 2
