@@ -32,9 +32,9 @@ SCRIBBLES = 16                   # bytes at a time
 
 
 def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what hints cost, and what came of the scribbling; options: rounds of each."""
+    """Return what hints cost, and what came of the scribbling; options: rounds, and rounds scribbled."""
     with Operator(cluster) as operator:
-        return {"costs": costs(cluster, options["rounds"]), "malice": malice(operator, options["rounds"])}
+        return {"costs": costs(cluster, options["rounds"]), "malice": malice(operator, options["scribbled"])}
 
 
 def costs(cluster: str, rounds: int) -> list[dict[str, Any]]:

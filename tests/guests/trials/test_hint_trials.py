@@ -32,7 +32,7 @@ def test_only_a_scheme_with_hints_has_any_and_minor_faults_cost_what_they_are_to
 
 
 def test_a_scribbler_harms_itself_alone(hypervisor_process):
-    found = hintpaths.run(hypervisor_process(2048, "cmm2").cluster, {"rounds": 2})
+    found = hintpaths.run(hypervisor_process(2048, "cmm2").cluster, {"rounds": 2, "scribbled": 2})
     malice = found["malice"]
     assert malice["scribbles"] > 0 < malice["own_lost_pages"]
     assert [malice[name] for name in ("neighbours_wrong_pages", "audit_problems", "drift_frames", "bad_contents",

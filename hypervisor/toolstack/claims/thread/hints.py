@@ -10,7 +10,7 @@ from shm.diskcost import MODELS
 
 MIB = 1 << 20
 AMPLE = {"budget": 32 * MIB, "swap": 16 * MIB}
-ROUNDS = 100
+ROUNDS, SCRIBBLED = 100, 20              # of the costs, and of the host's beside a guest that scribbles
 CHEAPER = 1.5                            # a hypercall's time / the shared array's, at the least
 
 GUEST, ANONYMOUS, FILE = 512, 200, 220   # pages
@@ -28,7 +28,8 @@ NATIVE, MAPPER, NEITHER = "volatile", "mapper", "neither"
 
 
 def path_jobs(size: Size) -> Mapping[str, Job]:
-    return {"paths": Trial("hintpaths", {"scheme": "cmm2", **AMPLE}, {"rounds": size.operations(ROUNDS)})}
+    return {"paths": Trial("hintpaths", {"scheme": "cmm2", **AMPLE},
+                           {"rounds": size.operations(ROUNDS), "scribbled": size.operations(SCRIBBLED)})}
 
 
 def array_enough(results: Results) -> Answer:

@@ -33,9 +33,9 @@ GAIN = 0.05
 # E23
 
 def rate_jobs(size: Size) -> Mapping[str, Job]:
-    options = {"pages": GUEST, "working_set": WORKING_SET, "rates": list(RATES), "operations": size.operations(12000)}
+    options = {"pages": GUEST, "working_set": WORKING_SET, "rates": list(RATES), "operations": size.operations(8000)}
     return {f"rates/{seed}": Trial("tworates", {"scheme": "cmm2", "budget": FRAMES * PAGE_SIZE, "swap": SWAP},
-                                   options | {"seed": seed}) for seed in size.seeds[:3]}
+                                   options | {"seed": seed}, limit_s=300) for seed in size.seeds[:3]}
 
 
 def global_lru(results: Results) -> Answer:

@@ -11,7 +11,7 @@ from hypervisor.toolstack.claims.thread.hostpolicy import transfers
 from shm.diskcost import MODELS
 
 ANONYMOUS = (NUMBERS | {"count": 3, "options": {"table": "12MiB", "derived": "1MiB"}},)
-TIGHT, PAGE_INS = (1.25, 1.5), 3000      # overcommits and operations
+TIGHT, PAGE_INS = (1.25, 1.5), 2000      # overcommits and operations
 DISK = MODELS["hdd"]
 TASKS = (1, 2, 4, 8)
 MANY_TASKS, NO_CHEAPER = 4, 1.05

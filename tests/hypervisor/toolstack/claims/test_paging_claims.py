@@ -68,6 +68,14 @@ def test_two_thirds(stable, clean, verdict):
     assert "row 4 V+: no hints 3 (not in the table), with hints" in said.why
 
 
+def test_a_ledger_does_not_hang_on_a_run_that_did_not_finish():
+    results = {label: found(body) for label, body in ledger_results(3, 1).items()}
+    results |= {"cmm2/1.5/2": found({"counters": {"swap_out": 100, "double_paged": 9}}),
+                "cmm2/1.5/1": Found("made up", None, "it was too slow")}
+    said = judged(CLAIMS["E19"], results)
+    assert said.verdict == DEPENDS and "cmm2 90 (1 of 2 runs did not finish)" in said.figure
+
+
 def test_a_ledger_that_is_not_the_tables_shows_nothing():
     said = answer("E19", ledger_results(1, 1, same=False))
     assert said.verdict == NOT_TESTED and "row 4 S, with hints" in said.why
