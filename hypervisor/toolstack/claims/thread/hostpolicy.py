@@ -118,11 +118,14 @@ def bias_pays(results: Results) -> Answer:
     no_gain = [k for k in tried if not any(better(found[bias, k]) for bias in BIASES[1:])]
     said = "; ".join(f"overcommit {k:g}: " + ", ".join(f"{bias:g}: {_percent(found[bias, k])}" for bias in BIASES[1:])
                      for k in tried)
+    seeds = next(iter(found.values())).count
+    on = ("" if tried in (inner, no_gain) else
+          f"on the overcommit and on how much is a little: an optimum between the ends at {_at(inner)}, no gain at "
+          f"{_at(no_gain)}, and elsewhere the most bias is as good as any; ")
     return Answer(ruled(inner == tried, no_gain == tried),
-                  f"transfers against no bias, by bias, {said}; seeds: {next(iter(found.values())).count}",
-                  "" if tried in (inner, no_gain) else
-                  f"on the overcommit and on how much is a little: an optimum between the ends at {_at(inner)}, no "
-                  f"gain at {_at(no_gain)}, and elsewhere the most bias is as good as any", _bias_curves(found))
+                  f"transfers against no bias, by bias, {said}; seeds: {seeds}",
+                  on + ("one seed has no interval, and the means of runs differ by a tenth" if seeds == 1 else ""),
+                  _bias_curves(found))
 
 
 def interior(found: Mapping[tuple[float, float], Estimate], overcommit: float) -> bool:
