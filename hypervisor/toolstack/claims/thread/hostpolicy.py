@@ -124,7 +124,7 @@ def bias_pays(results: Results) -> Answer:
           f"{_at(no_gain)}, and elsewhere the most bias is as good as any; ")
     return Answer(ruled(inner == tried, no_gain == tried),
                   f"transfers against no bias, by bias, {said}; seeds: {seeds}",
-                  on + ("one seed has no interval, and the means of runs differ by a tenth" if seeds == 1 else ""),
+                  on + ("one seed has no interval: a first look" if seeds == 1 else ""),
                   _bias_curves(found))
 
 
