@@ -1,27 +1,21 @@
-"""What the host's choice of victims decides, and what it could be told or taught: E23, E25, E31."""
+"""What the host's choice of victims decides, and what it could be told or taught: E23, E31."""
 
 from collections.abc import Mapping, Sequence
-from math import log
 from statistics import fmean
 from typing import Any
 
-from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, Verdict, ruled
+from hypervisor.toolstack.claims.claim import Answer, Claim, Results, Size, Verdict, ruled
 from hypervisor.toolstack.claims.jobs import Job, Trial
-from hypervisor.toolstack.claims.setups import grid, label
-from hypervisor.toolstack.compare.statistics import Estimate, estimate, jain
+from hypervisor.toolstack.compare.statistics import jain
 from shm.abi import PAGE_SIZE
 
 MIB = 1 << 20
-SHORT = (1.5, 2.0)
+SHORT = 1.5
 SWAP = 16 * MIB
 
 WORKING_SET, FRAMES = 320, 512           # pages of each guest; frames of both
 RATES = (1, 2, 4, 8)
 UNEQUAL, EQUAL = 1.2, 1.1                # frames of the busy guest / of the idle one
-
-BIASES = (0.0, 0.1, 0.5, 1.0)
-TRANSFERS = ("guest_disk_reads", "guest_disk_writes", "guest_swap_reads", "guest_swap_writes", "swap_in", "swap_out")
-CLEAR = 0.02                             # of the transfers: where one seed gives no interval, less is no difference
 
 GUEST = 512                              # pages of the guest of E31
 POLICIES: dict[str, Mapping[str, Any]] = {
@@ -79,82 +73,11 @@ def _share_curves(rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> tuple[Mapp
              "lines": lines},)
 
 
-# E25
-
-def bias_jobs(size: Size) -> Mapping[str, Job]:
-    overcommits = SHORT[:1] if size.quick else SHORT
-    return {f"{bias:g}/{one}": job for bias in BIASES
-            for one, job in grid("common", ("cmm2",), overcommits, size.seeds, size,
-                                 hypervisor={"bias": bias}).items()}
-
-
-def transfers(summary: Mapping[str, Any]) -> int:
-    """Return all transfers of a run: of guests with their disks and their swap, and of the host with its own."""
-    return sum(summary["counters"].get(name, 0) for name in TRANSFERS)
-
-
-def against_none(results: Results, bias: float, overcommit: float) -> Estimate:
-    """Return the mean logarithm of the transfers relative to those without bias, seed by seed."""
-    seeds = sorted({int(key.rsplit("/", 1)[1]) for key in results})
-    pairs = [(results[f"{one:g}/{label('cmm2', overcommit, seed)}"] for one in (bias, 0.0)) for seed in seeds]
-    found = estimate([log(transfers(biased.value) / transfers(none.value)) for biased, none in pairs])
-    if found is None:
-        raise Missing("no seed was run")
-    return found
-
-
-def worse(found: Estimate) -> bool:
-    return found.mean > CLEAR and (found.low is None or found.low > 0)
-
-
-def better(found: Estimate) -> bool:
-    return found.mean < -CLEAR and (found.high is None or found.high < 0)
-
-
-def bias_pays(results: Results) -> Answer:
-    tried = sorted({float(key.split("/")[2]) for key in results})
-    found = {(bias, k): against_none(results, bias, k) for bias in BIASES[1:] for k in tried}
-    inner = [k for k in tried if interior(found, k)]
-    no_gain = [k for k in tried if not any(better(found[bias, k]) for bias in BIASES[1:])]
-    said = "; ".join(f"overcommit {k:g}: " + ", ".join(f"{bias:g}: {_percent(found[bias, k])}" for bias in BIASES[1:])
-                     for k in tried)
-    seeds = next(iter(found.values())).count
-    on = ("" if tried in (inner, no_gain) else
-          f"on the overcommit and on how much is a little: an optimum between the ends at {_at(inner)}, no gain at "
-          f"{_at(no_gain)}, and elsewhere the most bias is as good as any; ")
-    return Answer(ruled(inner == tried, no_gain == tried),
-                  f"transfers against no bias, by bias, {said}; seeds: {seeds}",
-                  on + ("one seed has no interval: a first look" if seeds == 1 else ""),
-                  _bias_curves(found))
-
-
-def interior(found: Mapping[tuple[float, float], Estimate], overcommit: float) -> bool:
-    """Say whether a bias between the ends is better than none, and than the whole."""
-    inner = [found[bias, overcommit] for bias in BIASES[1:-1] if better(found[bias, overcommit])]
-    return bool(inner) and min(one.mean for one in inner) < found[BIASES[-1], overcommit].mean - CLEAR
-
-
-def _percent(found: Estimate) -> str:
-    return f"{found.mean:+.1%}" + ("" if found.half is None else f" +- {found.half:.1%}")
-
-
-def _at(overcommits: Sequence[float]) -> str:
-    return ", ".join(f"{k:g}" for k in overcommits) or "none"
-
-
-def _bias_curves(found: Mapping[tuple[float, float], Estimate]) -> tuple[Mapping[str, Any], ...]:
-    lines = [{"name": f"overcommit {k:g}",
-              "points": [[0.0, 0.0, None]] + [[b, found[b, k].mean, found[b, k].half] for b in BIASES[1:]]}
-             for k in sorted({k for _, k in found})]
-    return ({"title": "Transfers against no bias", "x": "bias towards volatile pages", "y": "log of the ratio",
-             "lines": lines},)
-
-
 # E31
 
 def policy_jobs(size: Size) -> Mapping[str, Job]:
     return {f"{policy}/{seed}": Trial(
-        "pressure", {"scheme": "cmm2", "budget": int(GUEST / SHORT[0]) * PAGE_SIZE, "swap": SWAP, **settings},
+        "pressure", {"scheme": "cmm2", "budget": int(GUEST / SHORT) * PAGE_SIZE, "swap": SWAP, **settings},
         {"pages": GUEST, "anonymous": 240, "file": 200, "operations": size.operations(8000), "seed": seed})
         for seed in size.seeds for policy, settings in POLICIES.items()}
 
@@ -180,12 +103,6 @@ CLAIMS = (
           f"cmm2; one is used 1, 2, 4, 8 times as often; guests' own reclaim has nothing to do",
           f"supported if the guest used {RATES[-1]} times as often holds {UNEQUAL:g} times the frames or more, and "
           f"equal ones at most {EQUAL:g} times; refuted if it holds at most {EQUAL:g} times", rate_jobs, global_lru),
-    Claim("E25", "Jeremy Fitzhardinge against Martin Schwidefsky, spring 2009", "v7 thread",
-          "the host should prefer volatile pages a little",
-          "the common guests at overcommit 1.5 (and 2, not with --quick) under cmm2, bias 0, 0.1, 0.5 and 1",
-          f"supported if at each overcommit a bias between 0 and 1 has fewer transfers than both ends, by more than "
-          f"{CLEAR:.0%} and, against 0, beyond the 95 % interval over the seeds; refuted if no bias has fewer so",
-          bias_jobs, bias_pays),
     Claim("E31", "Anthony Liguori, 12 Jul 2009", "4A5A3AC1",
           "with CMM2 the policy evolves in the hypervisor alone",
           "one guest under cmm2 at overcommit 1.5, the same operations under four policies of the host",

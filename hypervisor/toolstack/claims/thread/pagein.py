@@ -7,7 +7,7 @@ from typing import Any
 from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, ruled
 from hypervisor.toolstack.claims.jobs import Run
 from hypervisor.toolstack.claims.setups import NUMBERS, grid, label
-from hypervisor.toolstack.claims.thread.hostpolicy import transfers
+from hypervisor.toolstack.claims.thread.bias import transfers
 from shm.diskcost import MODELS
 
 ANONYMOUS = (NUMBERS | {"count": 3, "options": {"table": "12MiB", "derived": "1MiB"}},)

@@ -6,10 +6,10 @@ import pytest
 
 from hypervisor.toolstack.claims.claim import FULL, QUICK, Answer, Found, Verdict, judged
 from hypervisor.toolstack.claims.jobs import Run, Trial
-from hypervisor.toolstack.claims.thread import hints, hostpolicy, ledger, pagein
+from hypervisor.toolstack.claims.thread import bias, hints, hostpolicy, ledger, pagein
 
 SUPPORTED, REFUTED, DEPENDS, NOT_TESTED = Verdict.SUPPORTED, Verdict.REFUTED, Verdict.DEPENDS, Verdict.NOT_TESTED
-MODULES = (ledger, hints, hostpolicy, pagein)
+MODULES = (ledger, hints, hostpolicy, bias, pagein)
 CLAIMS = {claim.key: claim for module in MODULES for claim in module.CLAIMS}
 
 
@@ -29,7 +29,7 @@ def test_a_missing_result_is_not_judged(key):
     claim = CLAIMS[key]
     results = {label: Found(job.said, None, "it was too slow") for label, job in claim.jobs(QUICK).items()}
     said = judged(claim, results)
-    assert said.verdict == NOT_TESTED and "too slow" in said.why
+    assert said.verdict == NOT_TESTED and "did not finish" in said.why
 
 
 @pytest.mark.parametrize("key", sorted(CLAIMS))
@@ -179,28 +179,39 @@ def test_the_best_division_gives_the_busy_guest_its_working_set_first():
 
 # E25: a little bias
 
-def bias_results(transfers: dict[float, list[int]], at_two: dict[float, list[int]] | None = None) -> dict[str, Any]:
-    return {f"{bias:g}/cmm2/{k:g}/{seed}": {"counters": {"swap_out": count}}
-            for k, row in ((1.5, transfers), (2.0, at_two or transfers)) for bias, counts in row.items()
-            for seed, count in enumerate(counts, 1)}
+def bias_results(rows: dict[float, list[int]], at_two: dict[float, list[int]] | None = None) -> dict[str, Any]:
+    """Runs at 1.5 and 2, and trials of the guest alone, of so many transfers for each bias and seed."""
+    settings = (("1.5", rows), ("2", at_two or rows), ("alone", rows))
+    return {f"{one:g}/{setting}/{seed}": {"total": count} if setting == "alone" else {"counters": {"swap_out": count}}
+            for setting, row in settings for one, counts in row.items() for seed, count in enumerate(counts, 1)}
 
 
-INTERIOR = {0.0: [1000, 1010], 0.1: [900, 910], 0.5: [800, 808], 1.0: [900, 909]}
+BETWEEN = {0.0: [1000, 1010], 0.1: [900, 910], 0.5: [800, 808], 1.0: [900, 909]}
 WORSE = {0.0: [1000, 1010], 0.1: [1100, 1111], 0.5: [1200, 1212], 1.0: [1300, 1313]}
 MORE_IS_BETTER = {0.0: [1000, 1010], 0.1: [900, 910], 0.5: [800, 808], 1.0: [600, 606]}
 UNCLEAR = {0.0: [1000, 1000], 0.1: [700, 1300], 0.5: [600, 1400], 1.0: [900, 1100]}
+LAST_MISLEADS = {one: counts[::-1] for one, counts in UNCLEAR.items()}
 
 
-@pytest.mark.parametrize(("results", "verdict"), [
-    (bias_results(INTERIOR), SUPPORTED), (bias_results(WORSE), REFUTED), (bias_results(UNCLEAR), REFUTED),
-    (bias_results(MORE_IS_BETTER), DEPENDS), (bias_results(INTERIOR, WORSE), DEPENDS)])
-def test_bias(results, verdict):
-    assert answer("E25", results).verdict == verdict
+@pytest.mark.parametrize(("results", "verdict", "says"), [
+    (bias_results(BETWEEN), SUPPORTED, bias.INTERIOR), (bias_results(WORSE), REFUTED, bias.NO_GAIN),
+    (bias_results(UNCLEAR), DEPENDS, bias.OPEN), (bias_results(LAST_MISLEADS), DEPENDS, bias.OPEN),
+    (bias_results(MORE_IS_BETTER), DEPENDS, bias.ALL_THE_WAY), (bias_results(BETWEEN, WORSE), DEPENDS, bias.NO_GAIN)])
+def test_bias(results, verdict, says):
+    said = answer("E25", results)
+    assert said.verdict == verdict and f"common guests at 2: {says}" in said.why
+
+
+def test_a_seed_that_did_not_finish_is_left_out_and_said():
+    results = {label: found(body) for label, body in bias_results(BETWEEN | {0.1: [900, 5000]}).items()}
+    results |= dict.fromkeys(["0.1/1.5/2", "0.1/2/2", "0.1/alone/2"], Found("made up", None, "it was too slow"))
+    said = judged(CLAIMS["E25"], results)
+    assert said.verdict == SUPPORTED and "seeds: 1; 3 of 24 runs did not finish" in said.figure
 
 
 def test_bias_of_one_seed_is_judged_on_the_mean():
-    said = answer("E25", bias_results({bias: counts[:1] for bias, counts in INTERIOR.items()}))
-    assert said.verdict == SUPPORTED and "seeds: 1" in said.figure and "+-" not in said.figure
+    said = answer("E25", bias_results({one: counts[:1] for one, counts in BETWEEN.items()}))
+    assert said.verdict == SUPPORTED and "seeds: 1" in said.figure and "0.1: -10%, 0.5: -20%" in said.figure
 
 
 # E26: what PFAULT could do
