@@ -21,7 +21,17 @@ from shm.abi import MULTICALL_LIMIT, PAGE_SIZE, Op, Status
 from shm.channel import GuestEnd
 from shm.counters import Count
 from shm.errors import AddressingException, BrokenInvariant, DiscardFault, HypervisorGone, OutOfMemory, UsageProblem
-from shm.pagestate import GUEST_CHANGE, HOST_CHANGE, POT_VOLATILE, REFERENCED, USAGE_MASK, Access, Essa
+from shm.pagestate import (
+    CONTENT_MASK,
+    GUEST_CHANGE,
+    HOST_CHANGE,
+    POT_VOLATILE,
+    PRESERVED,
+    REFERENCED,
+    USAGE_MASK,
+    Access,
+    Essa,
+)
 from shm.statemap import StateMap, checked_gfns
 from shm.transfer import Transfer
 
@@ -264,6 +274,15 @@ class Memory:
         if reply.status == Status.EFAULT:
             raise BrokenInvariant(f"the hypervisor says that pages {gfns[:4]} are not unused")
         return reply.value if reply.status == Status.OK else 0
+
+    # what the guest can see of the host's deeds
+
+    def evicted(self, gfns: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return which pages the host has on its swap disk (bool), read off its own array: no lock and no ESSA.
+
+        For choices alone: it may be otherwise a moment later.
+        """
+        return self.map.content[np.asarray(gfns, np.int64)] & CONTENT_MASK == PRESERVED
 
     # dirty bits, the guest's own
 

@@ -59,6 +59,7 @@ class Count(IntEnum):
     HOST_CACHE_PUTS = 42         # entered: read from the disk, or written through
     HOST_CACHE_TRIMMED = 43      # dead ones dropped
     HOST_CACHE_DEAD = 44         # now there, or evicted since: nobody will read them before they are written
+    DOUBLE_PAGED = 45            # written to the guest's swap when the host had them on its own: read back for that
 
 
 class HostCount(IntEnum):

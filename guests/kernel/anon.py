@@ -31,6 +31,11 @@ class Anon:
         self._swapper = swapper
         swapper.regions[places] = None
 
+    @property
+    def gfns(self) -> np.ndarray:
+        """Where each page is in the guest's memory, a copy; -1: in swap, or nowhere."""
+        return self._places.gfn.copy()
+
     def read(self, index: int) -> bytes:
         """Return one page; IndexError outside the region."""
         gfn = self._gfn[index] if 0 <= index < self.pages else -1

@@ -51,13 +51,15 @@ class Kernel:
     minor_faults     "optimised": a mapped touch costs no ESSA; "stable": stable before, volatile after it (R41)
     buffers          writes of parts of pages are tracked by the sector, and keep their pages stable meanwhile
     cpus             threads of control
+    spare_evicted    reclaim leaves anonymous pages alone that the host has swapped, while there are others: to swap
+                     such a page, the guest has it read back first (Dave Hansen, 2009)
     """
 
     def __init__(self, guest: "Guest", swap: Disk | None = None, cache_pages: int | None = None,
                  frontswap: Mode = KEPT, selfballooning: bool = False,
                  clock: Callable[[], float] = monotonic, *, dirty_bits: Literal["page", "pte"] = "page",
                  minor_faults: Literal["optimised", "stable"] = "optimised", buffers: bool = False,
-                 cpus: int = 1) -> None:
+                 cpus: int = 1, spare_evicted: bool = False) -> None:
         _check_choice("dirty_bits", dirty_bits, ("page", "pte"))
         _check_choice("minor_faults", minor_faults, ("optimised", "stable"))
         self.guest = guest
@@ -72,7 +74,8 @@ class Kernel:
         self.buffers = Buffers(self.core.pages) if buffers else None
         self._writeback = Writeback(self.core, self.buffers)
         self._cache = PageCache(self.core, lists, self._writeback, cache_pages, minor_faults == "stable")
-        self._swapper = Swapper(self.core, SwapSpace(swap, self._new_frontswap(swap, frontswap)))
+        self._swapper = Swapper(self.core, SwapSpace(swap, self._new_frontswap(swap, frontswap)),
+                                spare_evicted)
         self.core.discards.take_out = {Inode: self._cache.drop, Places: self._swapper.drop}
         self.core.allocator.reclaim = Reclaim(self.core, self._cache, self._swapper, self._regions).free_pages
         self.balloon = Balloon(self.core)
@@ -139,6 +142,11 @@ class Kernel:
     @property
     def free_pages(self) -> int:
         return self.core.allocator.free_pages
+
+    @property
+    def looks(self) -> int:
+        """How often reclaim looked whether the host has a page; never without `spare_evicted`."""
+        return self._swapper.lists.looks
 
     @property
     def committed_pages(self) -> int:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
+import numpy as np
+
 from guests.kernel.pages import Pages
 from guests.volatility import ACTIVE, HELD, KEPT, LISTED, REFERENCED
 
@@ -37,9 +39,14 @@ class Lists(Protocol):
 
 
 class ActiveInactive:
-    """Two lists.  `grown_inactive(gfns)`, if set, is called with pages that came back from the active list."""
+    """Two lists.  `grown_inactive(gfns)`, if set, is called with pages that came back from the active list.
 
-    def __init__(self, pages: Pages) -> None:
+    `spared(gfns)`, where there is one, says which pages `take` leaves alone as long as it finds others.
+    """
+
+    def __init__(self, pages: Pages, spared: Callable[[Sequence[int]], np.ndarray] | None = None) -> None:
+        self.spared = spared
+        self.looks = 0                               # how often it was asked of a page whether it is spared
         self.grown_inactive: Callable[[Sequence[int]], None] | None = None
         self._facts = pages.facts
         self.inactive: OrderedDict[int, None] = OrderedDict()
@@ -84,9 +91,31 @@ class ActiveInactive:
         self._refill(count)
         if self.grown_inactive is not None and len(self.inactive) > before:
             self.grown_inactive(list(islice(reversed(self.inactive), len(self.inactive) - before)))
-        taken = _pop_oldest(self.inactive, self._facts, count)
+        taken = self._pop_others(count) if self.spared is not None else []
+        taken += _pop_oldest(self.inactive, self._facts, count - len(taken))
         for gfn in taken:
             self._facts[gfn] &= ~PLACE
+        return taken
+
+    def _pop_others(self, count: int) -> list[int]:
+        """Pop up to `count` of the oldest pages that are not spared; active ones grow inactive for it."""
+        taken = self._pop_not_spared(count)
+        if len(taken) < count and self.active:
+            self._refill(len(self.inactive) + count - len(taken))
+            taken += self._pop_not_spared(count - len(taken))
+        return taken
+
+    def _pop_not_spared(self, count: int) -> list[int]:
+        assert self.spared is not None
+        taken: list[int] = []
+        order = iter(list(self.inactive))
+        while len(taken) < count and (part := list(islice(order, count))):
+            self.looks += len(part)
+            free = [gfn for gfn, spared in zip(part, self.spared(part).tolist(), strict=True)
+                    if not spared and not self._facts[gfn] & (HELD | KEPT)]
+            taken += free[:count - len(taken)]
+        for gfn in taken:
+            del self.inactive[gfn]
         return taken
 
     def _refill(self, count: int) -> None:

@@ -24,6 +24,7 @@ from guests.kernel.lists import ActiveInactive
 from guests.kernel.swap import SwapSpace
 from guests.volatility import ANONYMOUS, SHARED, SWAP_CACHE
 from shm.abi import PAGE_SIZE
+from shm.counters import Count
 from shm.errors import BrokenInvariant, DiscardFault, OutOfMemory
 
 CHUNK = 64                   # pages that leave frontswap in one batch
@@ -42,8 +43,8 @@ class Places:
 class Swapper:
     """All anonymous pages of the guest."""
 
-    def __init__(self, core: Core, swap: SwapSpace) -> None:
-        self.lists = ActiveInactive(core.pages)
+    def __init__(self, core: Core, swap: SwapSpace, spare_evicted: bool = False) -> None:
+        self.lists = ActiveInactive(core.pages, core.memory.evicted if spare_evicted else None)
         self.swap = swap
         self.regions: dict[Places, None] = {}
         self._core = core
@@ -183,6 +184,7 @@ class Swapper:
         self.lists.add(staying)
         if not going:
             return 0
+        away = int(np.count_nonzero(self._core.memory.evicted(going)))
         try:
             self.swap.store(slots, self._core.memory.read_many(going))
         except BaseException as error:
@@ -194,6 +196,7 @@ class Swapper:
         for gfn, slot in zip(going, slots.tolist(), strict=True):
             self._region(gfn).slot[self._core.pages.index[gfn]] = slot
         self._leave(going)
+        self._core.counters[Count.DOUBLE_PAGED] += away
         return len(going)
 
     def _leave(self, gfns: Sequence[int]) -> None:

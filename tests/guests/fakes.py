@@ -177,6 +177,9 @@ class FakeMemory:
         assert all(BYTE[self.guest.states[gfn]] & 0x0C == 0 for gfn in gfns), "cleared before make stable (R36)"
         self.changed[np.asarray(gfns, np.int64)] = False
 
+    def evicted(self, gfns) -> np.ndarray:
+        return np.array([self.guest.states[int(gfn)] == State.Sp for gfn in gfns], bool)
+
     def _access(self, name: str, gfns) -> None:
         """Raise what the access table says, before anything is read or written; grant what is not resident."""
         self.guest.be_mischievous()
