@@ -12,7 +12,7 @@ from typing import Any
 
 from shm.errors import UsageProblem
 
-TRIALS = ("mappings",)
+TRIALS = ("mappings", "steps", "steady", "growth", "slabs")
 
 
 def load(name: str) -> Any:
