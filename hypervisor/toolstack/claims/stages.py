@@ -22,6 +22,7 @@ THINK_NS = 200_000
 WINDOW_NS = 200_000_000          # of a tenant's clock: a balloon's controller decides once in a window
 IDEAL = WINDOW_NS // THINK_NS    # operations of a window that waits for nothing
 SWAP_BYTES = 64 << 20
+LIMIT_S = 900.0                  # of a trial in real time: for machines that are busy
 NEVER_S = 3600.0                 # interval of a controller that decides when it is told to
 KEPT = 256                       # pages that a balloon leaves a guest beside its reserve, whatever it is told
 STEP = 256                       # pages of a balloon's step in a window, for all guests together
@@ -62,7 +63,8 @@ def steps(scheme: str, budget: float, tenants: Sequence[Needs], phases: Sequence
           **more: Any) -> Trial:
     """Return a trial of loads that change; `more` is the hypervisor's."""
     return Trial("steps", order(scheme, budget, **more),
-                 {"tenants": list(tenants), "phases": list(phases), "window_ns": WINDOW_NS, "seed": seed})
+                 {"tenants": list(tenants), "phases": list(phases), "window_ns": WINDOW_NS, "seed": seed},
+                 LIMIT_S)
 
 
 def phase(windows: int, *loads: Shares, renew: bool = False) -> dict[str, Any]:

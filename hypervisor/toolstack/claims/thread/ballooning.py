@@ -10,7 +10,7 @@ from hypervisor.schemes import SCHEMES
 from hypervisor.toolstack.claims.claim import Answer, Claim, Results, Size, ruled
 from hypervisor.toolstack.claims.jobs import Job, Trial
 from hypervisor.toolstack.claims.setups import grid
-from hypervisor.toolstack.claims.stages import disk_pages, load, needs, order, part, runs, seeds_of, shown
+from hypervisor.toolstack.claims.stages import LIMIT_S, disk_pages, load, needs, order, part, runs, seeds_of, shown
 from hypervisor.toolstack.compare.statistics import Estimate, estimate
 
 # E6
@@ -41,7 +41,7 @@ def steady(scheme: str, seed: int, size: Size) -> Trial:
     cases = [case(overcommit, splits if scheme == "balloon" else ()) for overcommit in STEADY_OVERCOMMITS]
     more = {"balloon": {"controller": "self"}} if scheme == "balloon" else {}
     return Trial("steady", order(scheme, 2.0, **more), {
-        "cases": cases, "warm": size.operations(WARM), "work": size.operations(WORK), "seed": seed})
+        "cases": cases, "warm": size.operations(WARM), "work": size.operations(WORK), "seed": seed}, LIMIT_S)
 
 
 def case(overcommit: float, splits: Sequence[float]) -> dict[str, Any]:

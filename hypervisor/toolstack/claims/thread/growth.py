@@ -6,13 +6,13 @@ from statistics import fmean
 
 from hypervisor.toolstack.claims.claim import Answer, Claim, Results, Size, ruled
 from hypervisor.toolstack.claims.jobs import Job, Trial
-from hypervisor.toolstack.claims.stages import DISK, RAM, needs, order, part
+from hypervisor.toolstack.claims.stages import DISK, LIMIT_S, RAM, needs, order, part, runs
 
 # E11
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)     # of the working set that is anonymous
 WORKING = 0.9                            # of the guest's RAM
 SHORT = 1.5                              # working set / budget
-WARM, WORK = 6000, 16000                 # operations
+WARM, WORK = 4000, 10000                 # operations
 NEAR, NOTHING = 0.1, 0.05                # of the line; of no gain
 
 # E12
@@ -29,7 +29,7 @@ OFTEN, SELDOM, SLOWER = 0.1, 0.01, 1.1   # pages moved an operation; time relati
 def anonymous_jobs(size: Size) -> Mapping[str, Job]:
     return {f"{scheme}/{seed}": Trial("steady", order(scheme, WORKING), {
                 "cases": [case(share) for share in SHARES], "warm": size.operations(WARM),
-                "work": size.operations(WORK), "seed": seed})
+                "work": size.operations(WORK), "seed": seed}, LIMIT_S)
             for seed in size.seeds[:3] for scheme in ("swap", "cmm2")}
 
 
@@ -74,7 +74,8 @@ def grows(scheme: str, ram: float, tight: bool, seed: int, work: int) -> Trial:
     given = part(GIVEN)
     return Trial("growth", order(scheme, AMPLE), {
         "tenant": needs(0, GIVEN * GROWN, ram), "before": round(BEFORE * given), "after": round(GROWN * given),
-        "tight": given if tight else 0, "windows": WINDOWS, "work": work, "seed": seed})
+        "tight": given if tight else 0, "windows": WINDOWS, "work": work, "seed": seed},
+        LIMIT_S)
 
 
 MOVES = ("frontswap_loads", "frontswap_stores", "guest_in", "guest_out", "host_in", "host_out")
@@ -105,7 +106,7 @@ def growing(results: Results) -> Answer:
                        for arm in ARMS)
     return Answer(ruled(pages["cmm2"] <= SELDOM and pages["preswap"] >= OFTEN and times["preswap"] >= SLOWER,
                         pages["preswap"] <= SELDOM or pages["cmm2"] >= pages["preswap"]),
-                  f"{figure}; {len(results)} runs",
+                  f"{figure}; {runs(results)}",
                   "a call and a copy cost more here than in a hypervisor, so preswap's time is too long: what it moves "
                   "is not" + ("" if pages["balloon"] <= SELDOM else "; the balloon had not settled"))
 

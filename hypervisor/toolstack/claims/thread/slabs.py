@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from hypervisor.toolstack.claims.claim import Answer, Claim, Curves, Results, Size, ruled
 from hypervisor.toolstack.claims.jobs import Job, Trial
-from hypervisor.toolstack.claims.stages import needs, order, part, runs
+from hypervisor.toolstack.claims.stages import LIMIT_S, needs, order, part, runs
 
 SCHEMES = ("cmm2", "tmem", "balloon")
 MAKER, SLAB, FILE = 0.4, 0.3, 0.05   # RAM of the guest with slabs, and what is in it, in parts of the other's
@@ -27,7 +27,7 @@ def trial(scheme: str, seed: int) -> Trial:
     ram = BUDGET - MAKER if scheme == "tmem" else 1.0        # nothing takes memory from a guest under tmem
     return Trial("slabs", order(scheme, BUDGET, balloon={"controller": "shares"}), {
         "maker": needs(FILE, 0, MAKER), "eater": needs(0, max(EATER), ram), "slab": part(SLAB), "file": part(FILE),
-        "loads": [[0, part(share)] for share in EATER], "work": OPERATIONS, "seed": seed})
+        "loads": [[0, part(share)] for share in EATER], "work": OPERATIONS, "seed": seed}, LIMIT_S)
 
 
 def total(results: Results, scheme: str, stage: str, *names: str) -> int:
