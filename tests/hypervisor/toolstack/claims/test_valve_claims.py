@@ -69,7 +69,7 @@ def test_what_is_planned():
     assert len(jobs) == (len(CELLS) + 1) * len(FULL.seeds) and len({job.key for job in jobs.values()}) == len(jobs)
     assert len({str(job.options["phases"]) for job in jobs.values()}) == 1
     quick = valve_jobs(QUICK)
-    assert {label.split("/")[2] for label in quick} == {"0", "0.5", "1"}
+    assert {label.split("/")[2] for label in quick} == {"0", "1"}
     assert len(valve_jobs(FULL)) == 2 * len(HOSTS) * len(FAR) * 2
     begun = [(sum(tenant.get("start", tenant["ram"]) for tenant in job.options["tenants"]), job.order["budget"])
              for job in quick.values()]
