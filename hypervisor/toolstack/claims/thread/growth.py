@@ -59,10 +59,10 @@ def refetchable(results: Results) -> Answer:
              {"name": "(1 - x) of the first", "points": [[0.0, found[0], None], [1.0, 0.0, None]]}]
     return Answer(ruled(found[0] > NEAR and off <= NEAR and abs(found[-1]) <= NOTHING,
                         rises or found[-1] > NEAR or found[0] <= NOTHING),
-                  f"I/O saved by cmm2, by anonymous share: {figure}; at most {off:.2f} off the line; {len(results)} "
-                  "runs",
-                  curves=({"title": "what hints save", "x": "anonymous share of the working set", "y": "I/O saved",
-                           "lines": lines},))
+                  f"I/O saved by cmm2, by anonymous share: {figure}; at most {off:.2f} off the line; {runs(results)}",
+                  "" if off <= NEAR else "of the share: the gain falls with it, but not as (1 - share)",
+                  ({"title": "what hints save", "x": "anonymous share of the working set", "y": "I/O saved",
+                    "lines": lines},))
 
 
 def growth_jobs(size: Size) -> Mapping[str, Job]:

@@ -112,7 +112,8 @@ def policies(results: Results) -> Answer:
     best = max(found[AUTO], key=lambda setting: found[AUTO][setting])
     return Answer(ruled(len(KNOBS[HINTS]) < len(KNOBS[AUTO]) and ranges[HINTS] <= HALF * ranges[AUTO],
                         ranges[HINTS] >= ranges[AUTO]), f"{figure}; {runs(results)}",
-                  f"best for {AUTO}: {best}; how complex a mechanism is was not measured")
+                  f"ranges: {', '.join(f'{arm} {value:.1%}' for arm, value in ranges.items())}; best for {AUTO}: "
+                  f"{best}; how complex a mechanism is was not measured")
 
 
 # E24

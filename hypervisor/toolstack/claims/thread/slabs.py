@@ -67,7 +67,8 @@ def pressure(results: Results) -> Answer:
                         share["cmm2"] > SHRUNK or not swapped["cmm2"]),
                   f"slabs shrank by {share['cmm2']:.0%} under cmm2, where the hypervisor swapped {swapped['cmm2']:,} "
                   f"of their pages, and by {share['balloon']:.0%} under balloon ({swapped['balloon']:,} swapped); "
-                  f"{runs(results)}", curves=curves(results))
+                  f"{runs(results)}", "" if share["balloon"] > SHRUNK else "of the balloon, which hardly shrank them",
+                  curves(results))
 
 
 def curves(results: Results) -> Curves:
