@@ -37,11 +37,11 @@ def steady_jobs(size: Size) -> Mapping[str, Job]:
 
 
 def steady(scheme: str, seed: int, size: Size) -> Trial:
-    splits = SPLITS[1::2] if size.quick else SPLITS
+    splits, part_of = (SPLITS[1::2], 2) if size.quick else (SPLITS, 1)
     cases = [case(overcommit, splits if scheme == "balloon" else ()) for overcommit in STEADY_OVERCOMMITS]
     more = {"balloon": {"controller": "self"}} if scheme == "balloon" else {}
     return Trial("steady", order(scheme, 2.0, **more), {
-        "cases": cases, "warm": size.operations(WARM), "work": size.operations(WORK), "seed": seed}, LIMIT_S)
+        "cases": cases, "warm": WARM // part_of, "work": WORK // part_of, "seed": seed}, LIMIT_S)
 
 
 def case(overcommit: float, splits: Sequence[float]) -> dict[str, Any]:

@@ -13,9 +13,11 @@ E13, E21 = slabs.CLAIMS
 
 def shares(hints, swap=100):
     """Runs in which swap needs 100 pages of I/O whatever the share, and cmm2 so many."""
-    def cases(values):
-        return {"cases": [[dict.fromkeys(DISK, 0) | {"host_in": pages}] for pages in values]}
-    return {"swap/1": Found("a run", cases([swap] * 5)), "cmm2/1": Found("a run", cases(hints))}
+    def figures(pages):
+        return Found("a run", {"cases": [[dict.fromkeys(DISK, 0) | {"host_in": pages}]]})
+    pages = {scheme: dict(zip(growth.SHARES, values, strict=True)) for scheme, values in (("swap", [swap] * 5),
+                                                                                           ("cmm2", hints))}
+    return {f"{scheme}/{share:g}/1": figures(count) for scheme, row in pages.items() for share, count in row.items()}
 
 
 @pytest.mark.parametrize(("hints", "verdict"), [
@@ -67,6 +69,8 @@ def test_slabs(arms, first, second):
 def test_what_is_planned():
     """Both claims about slabs share their trials; the shares of E11 are of one working set."""
     assert E13.jobs(QUICK) == E21.jobs(QUICK) and len(slabs.jobs(FULL)) == 9
-    loads = [case["loads"][0] for case in growth.anonymous_jobs(FULL)["cmm2/1"].options["cases"]]
+    jobs = growth.anonymous_jobs(FULL)
+    loads = [jobs[f"cmm2/{share:g}/1"].options["cases"][0]["loads"][0] for share in growth.SHARES]
     assert len({sum(load) for load in loads}) == 1 and [load[1] for load in loads] == sorted(load[1] for load in loads)
+    assert {label.split("/")[1] for label in growth.anonymous_jobs(QUICK)} == {"0", "0.5", "1"}
     assert len(growth.growth_jobs(QUICK)) == len(growth.ARMS)
