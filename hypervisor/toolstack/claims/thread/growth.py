@@ -44,10 +44,10 @@ def gains(results: Results) -> dict[float, float]:
     """Return the part of the I/O that cmm2 saves, by anonymous share; means over the seeds."""
     io = {label: disk_pages(found.value["cases"][0][0]) for label, found in results.items()}
     found: dict[float, list[float]] = {}
-    for label in io:
+    for label, pages in io.items():
         scheme, share, seed = label.split("/")
         if scheme == "cmm2":
-            found.setdefault(float(share), []).append(1 - io[label] / io[f"swap/{share}/{seed}"])
+            found.setdefault(float(share), []).append(1 - pages / io[f"swap/{share}/{seed}"])
     return {share: fmean(values) for share, values in sorted(found.items())}
 
 
