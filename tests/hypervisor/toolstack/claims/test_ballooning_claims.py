@@ -64,13 +64,16 @@ def test_where_the_curves_cross():
     answer = judged(E7, sweep((1.0, 1.1, 1.2), (9.0, 4.0, 5.0), (300, 100, 200)))
     assert "cross at 1.21 in throughput and do not cross in I/O" in answer.why
     assert "the fastest: balloon at 1, cmm2 at 3" in answer.why
+    assert answer.why.endswith("both together are faster than the better of the two at none of them")
 
 
 def test_a_scheme_that_does_not_finish_is_not_the_best():
     results = sweep((1.0, 1.1, 1.2), (9.0, 4.0, 5.0), (300, 100, 200))
     results |= {label: Found("a run", None, "ten times slower") for label in results if label.startswith("cmm2/3")}
+    results["balloon/3/2"] = Found("a run", None, "ten times slower")
     answer = judged(E7, results)
     assert answer.verdict is Verdict.REFUTED and "cmm2 did not finish" in answer.figure
+    assert "balloon 0.111 with 300 (1 of 2 finished)" in answer.figure
 
 
 def test_what_is_planned():
