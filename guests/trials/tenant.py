@@ -7,7 +7,8 @@
 Its clock is its own: each operation thinks for a stated time and then waits for disks, as their model says (virtual
 time, docs/disks.md).  Calls and copies take no time there.  So a machine that is busy with other work changes nothing.
 
-Rule 1: the same needs, load and seed are the same touches in the same order, whatever the scheme.
+Rule 1: the same needs, load and seed are the same touches in the same order, whatever the scheme.  How many there are
+        until the load changes is the clocks' affair, where a trial goes by them.
 """
 
 from collections.abc import Mapping, Sequence
