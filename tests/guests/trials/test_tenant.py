@@ -90,3 +90,16 @@ def test_it_starts_with_what_its_balloon_leaves_it_and_balloons_itself(tenant):
 def test_what_is_counted_between_two_looks():
     assert grown({"a": 5, "b": 7}, {"a": 2, "b": 7}) == {"a": 3, "b": 0}
     assert not set(COUNTED) & set(HOST_COUNTED)
+
+
+def test_nobody_waits_while_the_balloon_waits_for_disks(tenant, monkeypatch):
+    one = tenant()
+    one.take_up(Load(file=20))
+    monkeypatch.setattr(one.kernel, "tick", lambda: one._device.passed(1))
+    one.sleep_until(7)
+    assert one.now_ns == 7
+    one.work(3)
+    with Operator(one.guest.cluster) as operator:
+        counted = one.counted(operator)
+    assert counted["aside_ns"] == 4 * MODELS["ssd"].alone_ns(1, 1)
+    assert one.now_ns == 7 + 3 * NEEDS.think_ns + counted["waited_ns"]
