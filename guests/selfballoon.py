@@ -19,6 +19,20 @@ SHRINK = 20                  # one page in so many leaves it; all of them when t
 MIB = (1 << 20) // PAGE_SIZE
 
 
+class Rules(NamedTuple):
+    """What a person may set (Linux: the attributes of xen_memory0 in sysfs, and frontswap_inertia, _hysteresis)."""
+
+    interval_s: float = INTERVAL_S
+    down: int = DOWN
+    up: int = UP
+    min_usable: int | None = None                    # pages beside the reserve, in the place of the table of the floor
+    inertia: int = INERTIA
+    shrink: int = SHRINK
+
+
+LINUX = Rules()
+
+
 class Step(NamedTuple):
     """One row of the floor: up to `below` useful pages, `base` of them are the floor and one in `share` of the rest."""
 
@@ -47,9 +61,9 @@ def floor_of(total: int, reserve: int, min_usable: int | None = None) -> int:
     return reserve + row.base + (useful - row.base) // row.share
 
 
-def target_of(current: int, goal: int, floor: int, total: int) -> int:
+def target_of(current: int, goal: int, floor: int, total: int, rules: Rules = LINUX) -> int:
     """Return how many pages the guest should have by the next interval."""
-    wanted = current - (current - goal) // DOWN if current > goal else current + (goal - current) // UP
+    wanted = current - (current - goal) // rules.down if current > goal else current + (goal - current) // rules.up
     return min(total, max(floor, wanted))
 
 
@@ -60,11 +74,11 @@ class Quiet(NamedTuple):
     left: int = INERTIA                              # intervals without growth still to wait for
 
 
-def shrink(before: Quiet, pages: int) -> tuple[Quiet, int]:
+def shrink(before: Quiet, pages: int, rules: Rules = LINUX) -> tuple[Quiet, int]:
     """Return what to remember, and how many of `pages` may stay in frontswap."""
     if not pages or pages > before.pages:
-        return Quiet(pages, INERTIA), pages
+        return Quiet(pages, rules.inertia), pages
     left = max(0, before.left - 1)
     if left:
         return Quiet(pages, left), pages
-    return Quiet(pages, 0), pages - pages // SHRINK if pages > SHRINK else 0
+    return Quiet(pages, 0), pages - pages // rules.shrink if pages > rules.shrink else 0

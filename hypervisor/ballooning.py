@@ -34,6 +34,10 @@ class Ballooning:
         if now < self._next:
             return
         self._next = now + self.rules.interval
+        self.decide()
+
+    def decide(self) -> None:
+        """Look at all guests, and tell those whose target changes."""
         if self.rules.controller == TAXING:
             self._sample()
         for owner, pages in CONTROLLERS[self.rules.controller](self.census(), self.rules).items():

@@ -10,6 +10,7 @@ import psutil
 from hypervisor.controls import Controls
 from hypervisor.domains import Domain
 from hypervisor.ledger import HEAP
+from hypervisor.schemes import SCHEMES
 from hypervisor.states import States
 from hypervisor.tmem import figures
 from shm.abi import PAGE_SIZE
@@ -31,6 +32,7 @@ class Orders:
         self.machine = machine
         self.table: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "list": self.list, "set-budget": self.set_budget, "audit": self.audit, "stop": self.stop,
+            "balloon-decide": self.balloon_decide,
         }
         self.table.update(Controls(machine).table | States(machine).table)
 
@@ -101,6 +103,18 @@ class Orders:
         self.machine.check()
         problems = self.machine.ledger.audit() + self.machine.store.audit()
         return self._audit() | {"drifts": self.machine.audit.drifts[-20:], "problems": problems}
+
+    def balloon_decide(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Let the balloons' controller decide now, as if its interval was over; answer every guest's target in pages.
+
+        For who plays the clock: with a long interval, nothing else makes it decide.
+        """
+        machine = self.machine
+        if machine.ballooning is None:
+            raise UsageProblem(f"balloon-decide: scheme {machine.settings.scheme!r} has no balloons; allowed with "
+                               f"{', '.join(name for name, row in SCHEMES.items() if row.balloon)}")
+        machine.ballooning.decide()
+        return {"targets": {domain.name: int(domain.target[0]) or domain.pages for domain in machine.domains.values()}}
 
     def stop(self, _: dict[str, Any]) -> dict[str, Any]:
         self.machine.stopping = True

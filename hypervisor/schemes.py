@@ -86,6 +86,7 @@ SCHEMES: dict[str, Scheme] = {
     "tmem": Scheme(ram="pool", cleancache=True, frontswap=True),
     "swapcache": Scheme(ram="pool", host_cache=True),
     "cmm2": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True),
+    "cmm2+balloon": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True, balloon=True),
     "cmm2+tmem": Scheme(ram="full", swap=True, hint_unused=True, hint_volatile=True, cleancache=True, frontswap=True),
 }
 

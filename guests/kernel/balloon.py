@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from guests.kernel.core import Core
 from guests.kernel.swapper import Swapper
-from guests.selfballoon import INTERVAL_S, Quiet, floor_of, goal_of, shrink, target_of
+from guests.selfballoon import LINUX, Quiet, Rules, floor_of, goal_of, shrink, target_of
 from guests.volatility import RESERVED
 from shm.abi import MULTICALL_LIMIT
 from shm.counters import Count
@@ -93,33 +93,33 @@ class SelfBalloon:
     """Sets the target of a balloon, and shrinks frontswap, once an interval of `clock` (seconds)."""
 
     def __init__(self, core: Core, balloon: Balloon, swapper: Swapper, committed: Callable[[], int],
-                 clock: Callable[[], float]) -> None:
-        self._counters = core.counters
+                 clock: Callable[[], float], rules: Rules = LINUX) -> None:
+        self._counters, self._rules = core.counters, rules
         self._total, self._reserve = core.pages.count, core.allocator.marks.high
-        self._floor = floor_of(self._total, self._reserve)
+        self._floor = floor_of(self._total, self._reserve, rules.min_usable)
         self._balloon, self._swapper = balloon, swapper
         self._committed, self._clock = committed, clock
-        self._quiet = Quiet()
+        self._quiet = Quiet(left=rules.inertia)
         self._ticks = 0
-        self._next = clock() + INTERVAL_S
+        self._next = clock() + rules.interval_s
 
     def tick(self) -> None:
         """Do what is due, which mostly is nothing."""
         self._ticks += 1
         if self._ticks % LOOK_EVERY or (now := self._clock()) < self._next:
             return
-        self._next = now + INTERVAL_S
+        self._next = now + self._rules.interval_s
         self._counters[Count.SELFBALLOON_INTERVALS] += 1
         self._resize()
         self._shrink()
 
     def _resize(self) -> None:
         goal = goal_of(self._committed(), self._reserve, self._swapper.swap.near)
-        self._balloon.set_target(target_of(self._balloon.current, goal, self._floor, self._total))
+        self._balloon.set_target(target_of(self._balloon.current, goal, self._floor, self._total, self._rules))
 
     def _shrink(self) -> None:
         near = self._swapper.swap.near
-        self._quiet, stay = shrink(self._quiet, near)
+        self._quiet, stay = shrink(self._quiet, near, self._rules)
         if stay < near:
             self._counters[Count.FRONTSWAP_SHRUNK] += self._swapper.shrink_frontswap(stay)
 

@@ -32,6 +32,7 @@ from guests.kernel.reclaim import Reclaim
 from guests.kernel.swap import SwapSpace
 from guests.kernel.swapper import Places, Swapper
 from guests.kernel.writeback import Writeback
+from guests.selfballoon import LINUX, Rules
 from shm.abi import PAGE_SIZE
 from shm.errors import TmemRefused, UsageProblem
 
@@ -47,6 +48,7 @@ class Kernel:
     cache_pages      a textbook LRU page cache of just so many pages, without read-ahead
     frontswap        how its frontswap works
     selfballooning   it sizes itself by what was promised, whenever `tick` finds by `clock` that it is time
+    selfballoon      the rules by which it does that
     dirty_bits       "page": a clean page that a mapping may store to is potentially volatile; "pte": stable (R37)
     minor_faults     "optimised": a mapped touch costs no ESSA; "stable": stable before, volatile after it (R41)
     buffers          writes of parts of pages are tracked by the sector, and keep their pages stable meanwhile
@@ -57,7 +59,8 @@ class Kernel:
 
     def __init__(self, guest: "Guest", swap: Disk | None = None, cache_pages: int | None = None,
                  frontswap: Mode = KEPT, selfballooning: bool = False,
-                 clock: Callable[[], float] = monotonic, *, dirty_bits: Literal["page", "pte"] = "page",
+                 clock: Callable[[], float] = monotonic, *, selfballoon: Rules = LINUX,
+                 dirty_bits: Literal["page", "pte"] = "page",
                  minor_faults: Literal["optimised", "stable"] = "optimised", buffers: bool = False,
                  cpus: int = 1, spare_evicted: bool = False) -> None:
         _check_choice("dirty_bits", dirty_bits, ("page", "pte"))
@@ -79,7 +82,7 @@ class Kernel:
         self.core.discards.take_out = {Inode: self._cache.drop, Places: self._swapper.drop}
         self.core.allocator.reclaim = Reclaim(self.core, self._cache, self._swapper, self._regions).free_pages
         self.balloon = Balloon(self.core)
-        self._selfballoon = self._new_selfballoon(clock) if selfballooning else None
+        self._selfballoon = self._new_selfballoon(clock, selfballoon) if selfballooning else None
         follows = "balloon" in guest.features and not selfballooning
         self._driver = Driver(self.core, self.balloon, lambda: guest.target, clock) if follows else None
 
@@ -121,9 +124,12 @@ class Kernel:
             raise ValueError(f"the shared region {name!r} has {len(places.gfn)} pages, not {pages}")
         return Anon(self.core, self._swapper, places)
 
-    def rebuildable(self, pages: int, rebuild: Rebuild) -> Rebuildable:
-        """Make a region whose pages `rebuild(indexes)` computes, (n, 4096) uint8, the same each time."""
-        region = Rebuildable(self.core, pages, rebuild)
+    def rebuildable(self, pages: int, rebuild: Rebuild, hinted: bool = True) -> Rebuildable:
+        """Make a region whose pages `rebuild(indexes)` computes, (n, 4096) uint8, the same each time.
+
+        Not `hinted`, it is never volatile: a slab, of which this kernel's reclaim alone knows that it can be purged.
+        """
+        region = Rebuildable(self.core, pages, rebuild, hinted)
         self._regions.append(region)
         return region
 
@@ -211,10 +217,10 @@ class Kernel:
         pool = self._new_pool("frontswap", persistent=True) if swap else None
         return Frontswap(pool, swap.pages, self.core.counters, mode=mode) if swap and pool else None
 
-    def _new_selfballoon(self, clock: Callable[[], float]) -> SelfBalloon:
+    def _new_selfballoon(self, clock: Callable[[], float], rules: Rules) -> SelfBalloon:
         if not self._swapper.swap.slots:
             raise UsageProblem("a guest that balloons itself needs a swap disk: it may take too much from itself")
-        return SelfBalloon(self.core, self.balloon, self._swapper, lambda: self.committed_pages, clock)
+        return SelfBalloon(self.core, self.balloon, self._swapper, lambda: self.committed_pages, clock, rules)
 
     def _new_pool(self, feature: str, persistent: bool) -> "Pool | None":
         if feature not in self.guest.features:

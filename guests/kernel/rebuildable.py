@@ -1,7 +1,8 @@
 """Rebuildable memory: anonymous pages whose owner can compute them again, volatile while nobody uses them.
 
 Rule 1: the region is used only while pinned.  Pinning makes its pages stable; those that were lost are rebuilt at once.
-Rule 2: the last unpin makes all of them volatile: the host may discard them, and owes no notice.
+Rule 2: the last unpin makes all of them volatile: the host may discard them, and owes no notice.  Not those of a slab
+        (`hinted` false), as Linux's dentries and inodes: a page holds many objects, and only the kernel can drop them.
 Rule 3: the guest's own reclaim purges idle regions, never pinned ones.  Where a pinned region finds no page for what it
         rebuilds, it purges its own pages that are not being read: a region larger than memory is slow, and works.
 Rule 4: `gfn`, and HELD and LISTED of these pages, are written here alone: the region is their list.
@@ -25,8 +26,8 @@ Rebuild = Callable[[np.ndarray], np.ndarray]
 class Rebuildable:
     """One region.  Made by `Kernel.rebuildable`; `rebuild(indexes) -> (n, 4096)` must give the same bytes each time."""
 
-    def __init__(self, core: Core, pages: int, rebuild: Rebuild) -> None:
-        self.pages = pages
+    def __init__(self, core: Core, pages: int, rebuild: Rebuild, hinted: bool = True) -> None:
+        self.pages, self.hinted = pages, hinted
         self.pins = 0
         self.gfn = np.full(pages, -1, np.int64)
         self._built = np.zeros(pages, bool)          # was built once: missing again, it was purged
@@ -83,7 +84,8 @@ class Rebuildable:
     def _make_volatile(self) -> None:
         gfns = self.gfn[self.gfn >= 0]
         self._core.pages.array[gfns] &= 0xFFFFFFFF ^ HELD
-        self._core.hints.make_volatile(gfns.tolist())
+        if self.hinted:
+            self._core.hints.make_volatile(gfns.tolist())
 
     def _rebuild_missing(self) -> int:
         """Rebuild what is missing while there is room; return how much of it had been purged."""

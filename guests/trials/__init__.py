@@ -13,8 +13,8 @@ from typing import Any
 from shm.errors import UsageProblem
 
 TRIALS = ("mappings", "base_images", "cached_disk", "capacity", "copying", "dead_blocks", "dropping", "duplicates",
-          "handling", "hintpaths", "ledger", "mapper", "newcomer", "pressure", "probing", "shrinking", "swap_calls",
-          "tworates")
+          "growth", "handling", "hintpaths", "ledger", "mapper", "newcomer", "pressure", "probing", "shrinking",
+          "slabs", "steady", "steps", "swap_calls", "tworates")
 
 
 def load(name: str) -> Any:

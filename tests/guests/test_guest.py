@@ -48,7 +48,7 @@ def test_sizes(running, ram, max_mem, pages, most):
 def test_a_guest_is_told_what_its_scheme_switches_on(machine, scheme):
     expected = {"baseline": set(), "none": set(), "more-ram": set(), "swap": set(), "balloon": {"balloon"},
                 "light": {"hint-unused"}, "tmem": {"cleancache", "frontswap"}, "swapcache": {"host-cache"},
-                "cmm2": {"hint-unused", "hint-volatile"},
+                "cmm2": {"hint-unused", "hint-volatile"}, "cmm2+balloon": {"hint-unused", "hint-volatile", "balloon"},
                 "cmm2+tmem": {"hint-unused", "hint-volatile", "cleancache", "frontswap"}}
     guest = machine(scheme=scheme).guest()
     assert guest.features == expected[scheme]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guests.selfballoon import MIB, Quiet, floor_of, goal_of, shrink, target_of
+from guests.selfballoon import MIB, Quiet, Rules, floor_of, goal_of, shrink, target_of
 
 SIZES = st.integers(0, 1 << 22)
 
@@ -42,6 +42,18 @@ def test_the_floor_can_be_chosen(least, floor):
 ])
 def test_the_way_to_the_goal(current, goal, target):
     assert target_of(current, goal, floor=0, total=1000) == target
+
+
+@pytest.mark.parametrize(("rules", "current", "target"), [
+    (Rules(down=1), 1000, 200), (Rules(down=2), 1000, 600), (Rules(up=4), 100, 125), (Rules(), 1000, 900)])
+def test_hysteresis_can_be_chosen(rules, current, target):
+    assert target_of(current, 200, floor=0, total=1000, rules=rules) == target
+
+
+def test_the_shrinking_of_frontswap_can_be_chosen():
+    rules = Rules(inertia=1, shrink=2)
+    assert shrink(Quiet(400, 1), 400, rules) == (Quiet(400, 0), 200)
+    assert shrink(Quiet(300, 0), 400, rules) == (Quiet(400, 1), 400)
 
 
 def test_the_floor_stops_the_way_down():

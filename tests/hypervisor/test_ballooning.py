@@ -8,8 +8,10 @@ from guests.disk import Disk
 from guests.kernel import Kernel
 from hypervisor.ballooning import SAMPLE
 from hypervisor.policy.balloon import SOFT, Rules
+from hypervisor.toolstack.connection import call
 from shm.abi import PAGE_SIZE
 from shm.counters import Count
+from shm.errors import UsageProblem
 
 PAGES = 1000
 
@@ -64,6 +66,22 @@ def test_the_machines_tick_tells_guests_when_the_interval_is_over(still_machine,
         assert seen == targets
     if controller == "shares":
         assert seen[1] == 100 - 5, "what makes it half-way between short and plentiful"
+
+
+def test_an_order_makes_the_controller_decide_now(machine):
+    """With a long interval nothing else does: so an experiment can play the clock."""
+    running = machine(budget=400, scheme="cmm2+balloon", swap=0, balloon=rules(interval=1000.0, step=100))
+    guest = running.guest("one", pages=400)
+    running.until(lambda: running.machine.ballooning._next > 0.0)
+    guest.memory.write_many(range(395), content(395, 1))
+    assert guest.target is None
+    assert call(running.cluster, {"call": "balloon-decide"}) == {"targets": {"one": 300}} and guest.target == 300
+    assert call(running.cluster, {"call": "balloon-decide"}) == {"targets": {"one": 200}}
+
+
+def test_an_order_to_balloons_that_are_none(machine):
+    with pytest.raises(UsageProblem, match=r"scheme 'cmm2' has no balloons; allowed with balloon, cmm2\+balloon"):
+        call(machine(scheme="cmm2").cluster, {"call": "balloon-decide"})
 
 
 def test_an_idle_guest_is_found_out_and_taxed(still_machine):

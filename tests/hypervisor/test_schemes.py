@@ -20,6 +20,7 @@ DESIGN = {
     "tmem": ("pool", False, {CLEAN, FRONT}),
     "swapcache": ("pool", False, {CACHE}),
     "cmm2": ("full", True, {U, VP}),
+    "cmm2+balloon": ("full", True, {U, VP, "balloon"}),
     "cmm2+tmem": ("full", True, {U, VP, CLEAN, FRONT}),
     "baseline": ("full", False, set()),
 }

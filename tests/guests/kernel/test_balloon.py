@@ -7,7 +7,7 @@ from fakes import ALL, TMEM, FakeGuest, block_contents
 from guests.disk import Disk
 from guests.kernel import Kernel
 from guests.kernel.balloon import LOOK_EVERY, RETRY_S, USABLE
-from guests.selfballoon import INTERVAL_S, floor_of
+from guests.selfballoon import INTERVAL_S, Rules, floor_of
 from shm.abi import MULTICALL_LIMIT, PAGE_SIZE
 from shm.counters import Count
 from shm.errors import UsageProblem
@@ -154,6 +154,27 @@ def test_t111_quiet_frontswap_comes_back(alone):
     assert sizes == [400, 400, 400, 380, 361]
     assert guest.counters[Count.FRONTSWAP_SHRUNK] == 39
     assert np.array_equal(anon.read_many(range(500)), stored)
+    kernel.check()
+
+
+def test_it_goes_by_the_rules_it_is_given(new_disk):
+    """Small guests are left alone, unless it is said what they need at least."""
+    clock = Clock()
+    guest, kernel = build(new_disk, selfballooning=True, clock=clock,
+                          selfballoon=Rules(interval_s=1.0, down=1, min_usable=100, inertia=1, shrink=2))
+    reserve, anon = kernel.core.allocator.marks.high, kernel.anon(300)
+    anon.write_many(range(300), block_contents(range(300)))
+    kernel.core.allocator.reclaim(200)
+    clock.now = 1.0
+    for _ in range(LOOK_EVERY):
+        kernel.tick()
+    assert kernel.balloon.current == 300 + 200 + reserve, "all of the way down, to its goal"
+    assert guest.counters[Count.FRONTSWAP_SHRUNK] == 0, "it grew since"
+    anon.free()
+    clock.now = 2.0
+    for _ in range(LOOK_EVERY):
+        kernel.tick()
+    assert kernel.balloon.current == 100 + reserve, "and to the floor"
     kernel.check()
 
 

@@ -77,6 +77,20 @@ def test_volatile_while_idle_and_stable_while_pinned(kernel, guest, region):
     assert [order for order, _ in guest.orders] == [Essa.SET_STABLE_IF_NOT_DISCARDED, Essa.SET_VOLATILE]
 
 
+def test_a_slab_is_never_volatile_and_reclaim_purges_it(kernel, guest, recipe):
+    """Only the guest's own pressure shrinks it (E13, E21)."""
+    slab = kernel.rebuildable(PAGES, recipe, hinted=False)
+    with slab.pinned():
+        pass
+    assert states(guest, slab) == {Sr} and guest.discard(range(256)) == []
+    kernel.check()
+    assert kernel.core.allocator.reclaim(30) == 30 and slab.resident == PAGES - 30
+    recipe.made.clear()
+    with slab.pinned() as purged:
+        assert purged == 30 == len(recipe.made)
+        assert np.array_equal(slab.read_many(range(PAGES)), block_contents(range(PAGES)))
+
+
 def test_purged_pages_are_rebuilt_and_counted(kernel, guest, region, recipe):
     lost = guest.discard(region.gfn[[3, 50, 99]].tolist())
     with region.pinned() as purged:

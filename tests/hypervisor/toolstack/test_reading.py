@@ -9,7 +9,7 @@ from shm.errors import UsageProblem
 
 HEAD = 'name = "x"\nbudget = "64MiB"\nseconds = 5\n'
 GUEST = '[[guest]]\nname = "bank"\nram = "64MiB"\nworkload = "sqlite"\n'
-SCHEMES = "none, more-ram, swap, balloon, light, tmem, swapcache, cmm2, cmm2+tmem"
+SCHEMES = "none, more-ram, swap, balloon, light, tmem, swapcache, cmm2, cmm2+balloon, cmm2+tmem"
 
 # (scenario, the whole line after "FILE: ")
 WRONG = [

@@ -3,7 +3,7 @@
 import pytest
 
 from hypervisor.schemes import BASELINE
-from hypervisor.toolstack.claims.book import CLAIMS, chosen, number
+from hypervisor.toolstack.claims.book import CLAIMS, chosen
 from hypervisor.toolstack.claims.claim import FULL, QUICK, Answer, Found, Missing, Verdict, judged, ruled
 from hypervisor.toolstack.claims.jobs import Run, Trial, planned
 from hypervisor.toolstack.claims.setups import COMMON, grid, run
@@ -82,7 +82,7 @@ def test_a_result_that_is_missing_is_no_verdict():
 
 
 def test_claims_are_in_the_order_of_their_numbers():
-    assert list(CLAIMS) == sorted(CLAIMS, key=number)
+    assert list(CLAIMS) == [f"E{n}" for n in range(1, 35)]
     assert [claim.key for claim in chosen(["e10", "E1"])] == ["E1", "E10"]
 
 

@@ -1,0 +1,70 @@
+"""The trials of tenants, each for real and in small."""
+
+import pytest
+
+from guests.trials import TRIALS, load
+from hypervisor.policy.balloon import Rules
+from shm.errors import UsageProblem
+
+NEVER = 3600.0
+
+
+def needs(ram=600, file=0, anon=0, **more):
+    return {"ram": ram, "file": file, "anon": anon, **more}
+
+
+def test_steps_are_played_window_by_window(machine):
+    """A guest grows while the other shrinks: the controller decides after each window, and the balloons follow."""
+    running = machine(budget=700, scheme="balloon", swap=4000, disk="ssd",
+                      balloon=Rules("timed", interval=NEVER, step=100))
+    small, large = [20, 20], [250, 250]
+    found = load("steps").run(running.cluster, {
+        "tenants": [needs(file=250, anon=250)] * 2, "seed": 1, "window_ns": 50_000_000,
+        "phases": [{"loads": [small, large], "windows": 2, "renew": True},
+                   {"loads": [large, small], "windows": 3, "renew": True}]})
+    windows = found["windows"]
+    assert [row["phase"] for row in windows] == [0, 0, 1, 1, 1]
+    assert all(0 < tenant["operations"] <= 250 for row in windows for tenant in row["tenants"])
+    assert windows[0]["tenants"][0]["operations"] == 250, "it waits for nothing"
+    assert windows[-1]["tenants"][1]["pages"] < 600, "its balloon has some"
+    assert sum(found["stalls"][1][0]) == sum(row["tenants"][0]["operations"] for row in windows[2:])
+
+
+def test_steady_states_case_by_case(machine):
+    running = machine(budget=2000, scheme="balloon", swap=4000, disk="ssd", balloon=Rules("self", interval=NEVER))
+    case = {"budget": 540, "tenants": [needs(file=250), needs(anon=300)], "loads": [[250, 0], [0, 300]]}
+    cases = [case | {"splits": [[120, 400], [370, 160]]}, case | {"splits": []}]
+    found = load("steady").run(running.cluster, {"seed": 1, "warm": 50, "work": 120, "cases": cases})
+    [[some, other], [free]] = found["cases"]
+    assert some["operations"] == other["operations"] == free["operations"] == 240
+    assert some["file_reads"] > 0 == some["guest_in"]
+    assert other["file_reads"] < some["file_reads"] and other["guest_in"] > 0, "the other guest is short now"
+    assert free["host_out"] > 0, "without balloons the hypervisor swaps"
+
+
+@pytest.mark.parametrize(("scheme", "ram", "tight"), [("tmem", 400, 0), ("cmm2", 900, 400), ("balloon", 900, 400)])
+def test_growth_beyond_what_was_given(machine, scheme, ram, tight):
+    running = machine(budget=2000, scheme=scheme, swap=4000, disk="ssd", balloon=Rules(interval=NEVER, step=800))
+    found = load("growth").run(running.cluster, {
+        "tenant": needs(ram, anon=600, most=900), "before": 250, "after": 600, "tight": tight, "windows": 2,
+        "work": 150, "seed": 1})
+    moved = sum(row["frontswap_loads"] + row["host_in"] + row["guest_in"] for row in found["after"])
+    assert (moved > 0) == (scheme == "tmem")
+    assert all(row["operations"] == 150 and row["clock_ns"] > 0 for rows in found.values() for row in rows)
+
+
+@pytest.mark.parametrize(("scheme", "shrinks"), [("cmm2", False), ("balloon", True)])
+def test_slabs_shrink_by_their_own_kernel_alone(machine, scheme, shrinks):
+    running = machine(budget=1000, scheme=scheme, swap=4000, disk="ssd",
+                      balloon=Rules("timed", interval=NEVER, step=250))
+    found = load("slabs").run(running.cluster, {
+        "maker": needs(file=20), "eater": needs(1000, anon=700), "slab": 450, "file": 20, "work": 500, "seed": 1,
+        "loads": [[0, 400], [0, 500], [0, 600], [0, 700]]})
+    assert found["slab"][0] == 450 and (found["slab"][-1] < 450) == shrinks
+    assert found["grown"]["host_out"] > 0 or shrinks
+    assert found["walked"]["file_reads"] == 450 - found["slab"][-1], "what was dropped is read again"
+
+
+def test_a_trial_that_is_none():
+    with pytest.raises(UsageProblem, match=f"'leaps' is not a trial; allowed: {', '.join(TRIALS)}"):
+        load("leaps")
