@@ -17,7 +17,7 @@ COUNT = len(LIGHT)
 
 # A scheme keeps its number on every page; those that are most often beside each other are the furthest apart.
 NUMBERS = {"tmem": 0, "swap": 1, "cmm2": 2, "balloon": 3, "cmm2+tmem": 4, "swapcache": 5, "none": 6, "light": 7,
-            "more-ram": 8}
+            "more-ram": 8, "cmm2+balloon": 9}
 
 
 @dataclass(frozen=True, slots=True)
