@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import expm1, log
 from typing import Any
 
-from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, ruled
+from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, Verdict, ruled
 from hypervisor.toolstack.claims.jobs import Job
 from hypervisor.toolstack.claims.setups import grid
 from hypervisor.toolstack.claims.thread.hostpolicy import policy_jobs
@@ -85,8 +85,16 @@ def bias_pays(results: Results) -> Answer:
     seeds = min(one.count for one in found.values())
     return Answer(verdict, f"transfers against no bias, by bias, {said}; seeds: {seeds}"
                   + (f"; {unfinished} of {len(results)} runs did not finish" if unfinished else ""),
-                  "on the guests: " + "; ".join(f"{_said(setting)}: {one}" for setting, one in shapes.items())
-                  + ("; one seed has no interval: a first look" if seeds == 1 else ""), curves(found, settings))
+                  _why(shapes, verdict) + ("; one seed has no interval: a first look" if seeds == 1 else ""),
+                  curves(found, settings))
+
+
+def _why(shapes: Mapping[str, str], verdict: Verdict) -> str:
+    """Return what the verdict depends on: the guests, or the words of the claim, where it is the same for all."""
+    if len(set(shapes.values())) > 1:
+        return "on the guests: " + "; ".join(f"{_said(setting)}: {one}" for setting, one in shapes.items())
+    on = "on what is meant by a little; " if verdict is Verdict.DEPENDS else ""
+    return f"{on}with all these guests: {next(iter(shapes.values()))}"
 
 
 def _said(setting: str) -> str:

@@ -199,7 +199,13 @@ LAST_MISLEADS = {one: counts[::-1] for one, counts in UNCLEAR.items()}
     (bias_results(MORE_IS_BETTER), DEPENDS, bias.ALL_THE_WAY), (bias_results(BETWEEN, WORSE), DEPENDS, bias.NO_GAIN)])
 def test_bias(results, verdict, says):
     said = answer("E25", results)
-    assert said.verdict == verdict and f"common guests at 2: {says}" in said.why
+    assert said.verdict == verdict and says in said.why
+
+
+def test_guests_that_differ_are_named():
+    said = answer("E25", bias_results(BETWEEN, WORSE))
+    assert said.why == (f"on the guests: common guests at 1.5: {bias.INTERIOR}; common guests at 2: {bias.NO_GAIN}; "
+                        f"one guest, anonymous and file pages: {bias.INTERIOR}")
 
 
 def test_a_seed_that_did_not_finish_is_left_out_and_said():
