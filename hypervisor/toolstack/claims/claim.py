@@ -94,16 +94,6 @@ class Claim:
     judge: Callable[[Results], Answer]
 
 
-def nothing(_size: Size) -> Mapping[str, Job]:
-    """The jobs of a claim that is not tested."""
-    return {}
-
-
-def not_tested(why: str) -> Callable[[Results], Answer]:
-    """Return the judge of a claim that is not tested."""
-    return lambda _results: Answer(Verdict.NOT_TESTED, "-", why)
-
-
 def judged(claim: Claim, results: Results) -> Answer:
     """Return the claim's answer; "not tested here" when a result that it needs is missing."""
     try:

@@ -14,7 +14,7 @@ from typing import Any
 from hypervisor.schemes import SCHEMES
 from hypervisor.toolstack.claims.claim import Results, Size
 from hypervisor.toolstack.claims.jobs import Trial
-from hypervisor.toolstack.compare.statistics import Estimate
+from hypervisor.toolstack.compare.statistics import Estimate, estimate
 from shm.abi import PAGE_SIZE
 
 RAM = 2048                       # pages of a guest
@@ -112,6 +112,13 @@ def disk_pages(counted: Row) -> int:
 def seeds_of(results: Results) -> list[str]:
     """Return the seeds of results whose labels end in them."""
     return sorted({label.rsplit("/", 1)[1] for label in results})
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of a value for each seed, of which there is one at least."""
+    found = estimate(values)
+    assert found is not None, "there is a seed"
+    return found
 
 
 def runs(results: Results) -> str:

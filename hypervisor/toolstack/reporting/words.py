@@ -63,7 +63,3 @@ def disk_told(disk: Mapping[str, Any]) -> str:
     if latency == "none":
         return "no cost: disks are files in the machine's own cache, and times show what the schemes cost in software"
     return f"the model {latency!r}, in {time} time"
-
-
-def how_slow(slowdown: float) -> str:
-    return f"{slowdown:.2f} times the baseline's time"

@@ -10,7 +10,18 @@ from hypervisor.schemes import SCHEMES
 from hypervisor.toolstack.claims.claim import Answer, Claim, Results, Size, ruled
 from hypervisor.toolstack.claims.jobs import Job, Trial
 from hypervisor.toolstack.claims.setups import grid
-from hypervisor.toolstack.claims.stages import LIMIT_S, disk_pages, load, needs, order, part, runs, seeds_of, shown
+from hypervisor.toolstack.claims.stages import (
+    LIMIT_S,
+    disk_pages,
+    load,
+    needs,
+    order,
+    over_seeds,
+    part,
+    runs,
+    seeds_of,
+    shown,
+)
 from hypervisor.toolstack.compare.statistics import Estimate, estimate
 
 # E6
@@ -49,12 +60,6 @@ def case(overcommit: float, splits: Sequence[float]) -> dict[str, Any]:
     dealt = int(budget * (1 - HEADROOM))
     return {"budget": budget, "tenants": [needs(*FILES), needs(*NUMBERS)], "loads": [load(FILES), load(NUMBERS)],
             "splits": [[round(dealt * share), dealt - round(dealt * share)] for share in splits]}
-
-
-def over_seeds(values: Sequence[float]) -> Estimate:
-    found = estimate(values)
-    assert found is not None, "there is a seed"
-    return found
 
 
 def steady_ratio(results: Results, at: int) -> Estimate:

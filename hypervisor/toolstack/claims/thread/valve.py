@@ -16,6 +16,7 @@ from hypervisor.toolstack.claims.stages import (
     Row,
     from_memory,
     needs,
+    over_seeds,
     part,
     phase,
     rows_of,
@@ -27,7 +28,6 @@ from hypervisor.toolstack.claims.stages import (
     swing,
     windows,
 )
-from hypervisor.toolstack.compare.statistics import Estimate, estimate
 
 SELF = {"interval_s": WINDOW_NS / 1e9, "down": 1, "min_usable": KEPT}    # a guest that looks at itself each window
 
@@ -55,12 +55,6 @@ def logarithms(results: Results) -> list[dict[str, float]]:
     """Return the logarithm of an operation's time in each cell, seed by seed."""
     return [{name: log(slow_down(rows_of(results[f"{name}/{seed}"].value))) for name in (*CELLS, "tmem, RAM cut")}
             for seed in seeds_of(results)]
-
-
-def over_seeds(values: list[float]) -> Estimate:
-    found = estimate(values)
-    assert found is not None, "there is a seed"
-    return found
 
 
 def complement(results: Results) -> Answer:
