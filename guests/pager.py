@@ -4,11 +4,7 @@ The thread that touched a discarded page stands in the kernel, perhaps with Pyth
 restores the page is another process.  The hypervisor reserves the frame and names the page; the pager finds the bytes,
 fills the page through the guest's userfaultfd, which lets the thread go on.
 
-Where the bytes come from, the first that knows the page:
-
-    a function for a range of pages     `guest.array(..., rebuild=f)`: a copy of f, called here
-    the table of sources                a block of a guest's disk, or zeros; kept by the guest kernel
-    a function for every page           `guest.on_discard(handler)`
+Where the bytes come from says `guests.pager_sources`.
 
 Rule 1: fill only what the hypervisor has named: a frame taken otherwise is found by its audit, and ends the guest.
 Rule 2: what cannot be restored is said, with one line; the hypervisor then ends the guest, if anybody has touched the
@@ -29,106 +25,18 @@ import select
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
+from guests.pager_sources import Part, Restore, Sources, Unrestorable
 from shm import paging
 from shm.paging import PAGE, Malformed, Message
 from shm.userfault import Userfault
 
 LEAVE_S = 2.0
 AT_ONCE_S = 0.5              # a source is asked for as many pages at once as it last gave in this time
-HANGING_S = 60               # a restore function that runs so long is of a guest that was ended: SIGALRM ends the pager
-# Count.PAGER_RESTORED, PAGER_DISK_READS, PAGER_DISK_REQUESTS: written by the pager alone
-_RESTORED_WORD, _READ_WORD, _REQUESTS_WORD = 35, 36, 37
-NANO = 1_000_000_000
-
-Restore = Callable[[int, int], bytes]        # (gfn, pages) -> their bytes
-
-
-class Unrestorable(Exception):
-    """A page whose bytes cannot be had; the line says why."""
-
-
-class Sources:
-    """All that may know a page's bytes."""
-
-    def __init__(self, table: memoryview, counters: memoryview) -> None:
-        self._table, self._counters = table, counters
-        self._block = memoryview(mmap.mmap(-1, paging.PAGES_AT_ONCE * PAGE))     # on pages: a disk's file may be direct
-        self.disks: dict[int, int] = {}
-        self.costs: dict[int, tuple[int, int]] = {}          # of a disk: ns to sleep for a request, and for each block
-        self.ranges: list[tuple[int, int, Restore]] = []     # first, pages; the latest first
-        self.last_resort: Restore | None = None              # for pages that nobody else knows
-
-    def bytes_of(self, gfn: int, most: int) -> bytes:
-        """Return the bytes of page `gfn`, and of up to `most - 1` pages behind it where that is no more work."""
-        for first, pages, restore in self.ranges:
-            if first <= gfn < first + pages:
-                count = min(most, first + pages - gfn)
-                return _checked(restore, gfn, count)
-        if self._table[gfn] == paging.NOBODY and self.last_resort is not None:
-            return _checked(self.last_resort, gfn, self._unknown(gfn, most))
-        return self._from_table(gfn, most)
-
-    def _unknown(self, gfn: int, most: int) -> int:
-        """Return how many pages from `gfn` on, up to `most`, nobody else knows."""
-        most = min([most, *(first - gfn for first, _, _ in self.ranges if first > gfn)])
-        return next((n for n in range(1, most) if self._table[gfn + n] != paging.NOBODY), most)
-
-    def _from_table(self, gfn: int, most: int) -> bytes:
-        entry = self._table[gfn]
-        if entry == paging.ZEROS:
-            return bytes(PAGE)
-        if entry == paging.NOBODY:
-            raise Unrestorable(f"nothing can restore page {gfn}: it was made volatile without a source")
-        count = 1
-        while count < most and entry >> paging.TAIL_SHIFT == 0 and self._table[gfn + count] == entry + count:
-            count += 1
-        tail, entry = divmod(entry, 1 << paging.TAIL_SHIFT)
-        disk, block = divmod(entry - paging.FIRST_BLOCK, 1 << paging.DISK_SHIFT)
-        if disk not in self.disks:
-            raise Unrestorable(f"page {gfn} is on disk {disk}, which was never named")
-        read = os.preadv(self.disks[disk], [self._block[:count * PAGE]], block * PAGE)
-        data = bytes(self._block[:read])
-        if len(data) <= (count - 1) * PAGE:                  # the last block of an image may be cut: zeros follow
-            raise Unrestorable(f"disk {disk} ends before block {block + count - 1}")
-        self._counters[_READ_WORD] += count
-        self._counters[_REQUESTS_WORD] += 1
-        latency, transfer = self.costs.get(disk, (0, 0))
-        if latency:
-            time.sleep((latency + count * transfer) / NANO)
-        return (data[:tail] if tail else data).ljust(count * PAGE, b"\0")
-
-    def add(self, first: int, pages: int, restore: Restore) -> None:
-        """Take a restore function over, in place of those whose pages it all knows."""
-        if pages == len(self._table):
-            self.last_resort = restore
-            return
-        self.forget(first, pages)
-        self.ranges.insert(0, (first, pages, restore))
-
-    def forget(self, first: int, pages: int) -> None:
-        """Drop the functions all of whose pages these are."""
-        if pages == len(self._table):
-            self.last_resort = None
-        self.ranges = [known for known in self.ranges if not first <= known[0] <= known[0] + known[1] <= first + pages]
-
-
-def _checked(restore: Restore, gfn: int, pages: int) -> bytes:
-    signal.alarm(HANGING_S)
-    try:
-        data = restore(gfn, pages)
-        found = memoryview(data).nbytes
-    except (Exception, SystemExit) as error:
-        raise Unrestorable(f"the restore function failed for page {gfn}: {type(error).__name__}: {error}") from error
-    finally:
-        signal.alarm(0)
-    if found != pages * PAGE:
-        raise Unrestorable(f"the restore function gave {found} bytes for page {gfn}, not {pages * PAGE}")
-    return data
+_RESTORED_WORD = 35          # Count.PAGER_RESTORED: written by the pager alone
 
 
 class Pager:
@@ -168,57 +76,69 @@ class Pager:
         except Malformed:                                    # a hypervisor that speaks so is none
             return False
         try:
-            for word, pages in zip(message.words[::2], message.words[1::2], strict=True):
-                self._restore(word, min(pages, paging.PAGES_AT_ONCE))
+            self._restore(self._named(message.words), message.words[0])
         except OSError as error:                             # the guest's memory is gone, or filled already
-            self._failed(message.words[0] & ~(PAGE - 1), f"page at {message.words[0]:#x}: {error.strerror}")
+            self._failed((message.words[0] - self.base) // PAGE, f"page at {message.words[0]:#x}: {error.strerror}")
         return True
 
-    def _failed(self, start: int, why: str, along: bool = False) -> None:
+    def _named(self, words: Sequence[int]) -> list[int]:
+        """Return the pages that a message names."""
+        first = (words[0] - self.base) // PAGE
+        if words[1:] == (1,):                                # the usual message, and somebody stands there
+            return [first]
+        return [gfn for word, pages in zip(words[::2], words[1::2], strict=True)
+                for gfn in range((word - self.base) // PAGE, (word - self.base) // PAGE + pages)]
+
+    def _failed(self, gfn: int, why: str, along: bool = False) -> None:
         """Say that a page cannot be restored: to the hypervisor, and on the guest's stderr, since it will be ended.
 
         Of a page `along` with one that was touched only the hypervisor is told: nobody waits for it.
         """
         why = " ".join(why.split())                          # it may hold a function's words
         if not along:
-            _complain(f"guest ({self.name}): page {(start - self.base) // PAGE} cannot be restored: {why}")
+            _complain(f"guest ({self.name}): page {gfn} cannot be restored: {why}")
         with suppress(OSError):                              # the next read finds out
-            self.host.send(paging.encode(paging.FAILED, (start,), why))
+            self.host.send(paging.encode(paging.FAILED, (self.base + gfn * PAGE,), why))
 
-    def _restore(self, word: int, pages: int) -> None:
-        """Fill a run that was named: address with its bits, and how many pages."""
-        start, clean, along = word & ~(PAGE - 1), bool(word & paging.CLEAN), bool(word & paging.ALONG)
-        end = start + pages * PAGE
-        while start < end:
-            try:
-                data = self._bytes_of(start, min(self._most, (end - start) // PAGE))
-            except (Unrestorable, OSError) as error:
-                self._failed(start, str(error), along)
-                start += PAGE                                # the others may be better off
-                continue
-            self._fill(start, data, clean)
-            start += len(data)
+    def _restore(self, gfns: Sequence[int], bits: int) -> None:
+        """Fill pages that were named with these bits, those together that one request has."""
+        for part in self.sources.parts(gfns):
+            done = 0
+            while done < len(part.gfns):
+                done += self._restore_some(part.cut(done, self._most), bits)
 
-    def _bytes_of(self, start: int, pages: int) -> bytes:
-        """Return the bytes of the page at `start`, and of those behind it as far as that goes well and fast."""
-        began, gfn = monotonic(), (start - self.base) // PAGE
+    def _restore_some(self, part: Part, bits: int) -> int:
+        """Fill the first pages of a part, or say that the first cannot be; return how many are done with."""
         try:
-            data = self.sources.bytes_of(gfn, pages)
+            data = self._bytes_of(part)
+        except (Unrestorable, OSError) as error:
+            self._failed(part.gfns[0], str(error), bool(bits & paging.ALONG))
+            return 1                                         # the others may be better off
+        count = len(data) // PAGE
+        self._fill(part.gfns[:count], data, bool(bits & paging.CLEAN))
+        return count
+
+    def _bytes_of(self, part: Part) -> bytes:
+        """Return the bytes of a part's first page, and of those behind it as far as that goes well and fast."""
+        began = monotonic()
+        try:
+            data = self.sources.bytes_of(part)
         except (Unrestorable, OSError):
-            if pages == 1:
+            if len(part.gfns) == 1:
                 raise
-            data = self.sources.bytes_of(gfn, 1)             # which of them failed?  Not this one, perhaps
+            data = self.sources.bytes_of(part.cut(0, 1))     # which of them failed?  Not this one, perhaps
         spent = (monotonic() - began) / (len(data) // PAGE)
         self._most = min(paging.PAGES_AT_ONCE, max(1, int(AT_ONCE_S / spent))) if spent else paging.PAGES_AT_ONCE
         return data
 
-    def _fill(self, start: int, data: bytes, clean: bool) -> None:
+    def _fill(self, gfns: Sequence[int], data: bytes, clean: bool) -> None:
         """Fill pages, counted before: filling lets the toucher go on, and who has seen the page sees the count."""
         self._stage[:len(data)] = data
-        self.counters[_RESTORED_WORD] += len(data) // PAGE
-        done = 0
-        while done < len(data):
-            done += self.uffd.copy(start + done, self._source + done, len(data) - done, clean)
+        self.counters[_RESTORED_WORD] += len(gfns)
+        for at, gfn, count in _runs(gfns):
+            start, source, length, done = self.base + gfn * PAGE, self._source + at * PAGE, count * PAGE, 0
+            while done < length:
+                done += self.uffd.copy(start + done, source + done, length - done, clean)
 
     def _hear_guest(self) -> bool:
         """Take a disk or a function over; False when the guest has closed its end."""
@@ -271,6 +191,14 @@ class Pager:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         _complain(f"guest ({self.name}): the hypervisor is gone; this guest did not leave, and was ended")
+
+
+def _runs(gfns: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return the runs of neighbours among pages: where a run begins in the sequence, its first page, how many."""
+    if len(gfns) == 1:
+        return [(0, gfns[0], 1)]
+    starts = [0, *(at for at in range(1, len(gfns)) if gfns[at] != gfns[at - 1] + 1)]
+    return [(at, gfns[at], end - at) for at, end in zip(starts, [*starts[1:], len(gfns)], strict=True)]
 
 
 def _complain(line: str) -> None:

@@ -13,8 +13,9 @@
 One message of a SOCK_SEQPACKET socket each: fixed numbers, no names, since neither side trusts the other to parse much.
 Addresses are the guest's absolute page addresses (R26), so their low twelve bits are zero; bit 0 of an address of
 RESTORE says that the pages are clean, and are to be filled write-protected; bit 1 that nobody is known to have touched
-them: they are asked for along with others, and failing is no harm.  That a page was filled is not said: the
-hypervisor asks the kernel, which does not lie.
+them: they are asked for along with others, and failing is no harm.  All addresses of a message have the same bits, and
+together it is of PAGES_AT_ONCE pages at most.  That a page was filled is not said: the hypervisor asks the kernel,
+which does not lie.
 
 No numpy here: the pager imports this.
 """

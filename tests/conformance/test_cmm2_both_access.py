@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,12 +153,12 @@ def test_r26_a_touch_of_a_discarded_page_is_one_fault_an_attempt_that_names_it(w
 
 RECORDING = """import sys; sys.path[:] = {path!r}
 from guests import pager
-restore = pager.Pager._restore
-def note(self, word, pages):
+named = pager.Pager._named
+def note(self, words):
     with open(NOTES, 'a') as notes:
-        print(word, pages, file=notes)
-    restore(self, word, pages)
-pager.Pager._restore = note
+        print(*words, file=notes)
+    return named(self, words)
+pager.Pager._named = note
 sys.exit(pager.main(sys.argv[1:]))"""
 
 
@@ -366,7 +367,7 @@ def test_r47_an_idle_guest_is_never_woken_to_reclaim(world, python_process):
     name = "idle"
     child = python_process(IDLE, world.hypervisor.cluster, name, world.mode)
     assert child.line() == "idle"
-    world.until(lambda: _sleeps(child.pid))
+    world.until(lambda: _all_sleep(child.pid))
     before = switches(child.pid)
     world.until(lambda: world.order("discard", name=name, first=0, count=64) and world.row(name)["frames"] == 0)
     counts = world.counts(name)
@@ -374,9 +375,10 @@ def test_r47_an_idle_guest_is_never_woken_to_reclaim(world, python_process):
     assert switches(child.pid) == before
 
 
-def _sleeps(pid: int) -> bool:
-    with open(f"/proc/{pid}/stat") as stat:
-        return stat.read().rpartition(")")[2].split()[0] == "S"
+def _all_sleep(pid: int) -> bool:
+    """Say whether each thread of a process sleeps; one that was just begun has not yet."""
+    stats = [Path(f"/proc/{pid}/task/{thread}/stat").read_text() for thread in os.listdir(f"/proc/{pid}/task")]
+    return all(stat.rpartition(")")[2].split()[0] == "S" for stat in stats)
 
 
 def test_r47_a_balloon_does_wake_its_guest(kernel_guest):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from guests import device as device_module
-from guests import pager
+from guests import pager_sources
 from guests.device import Device
 from guests.disk import Disk
 from shm.abi import PAGE_SIZE
@@ -95,15 +95,16 @@ def test_the_pager_is_told_what_to_sleep_only_where_somebody_sleeps(counters, wa
 
 def test_a_pager_counts_its_requests_and_sleeps_what_it_was_told(disk, monkeypatch):
     slept: list[float] = []
-    monkeypatch.setattr(pager.time, "sleep", slept.append)
+    monkeypatch.setattr(pager_sources.time, "sleep", slept.append)
     disk.write(0, block(4))
     table = memoryview(np.array([2, 3, 4, 0], np.int64))     # blocks 0, 1, 2 of disk 0; nobody
     words = memoryview(np.zeros(64, np.int64))
-    sources = pager.Sources(table, words)
+    sources = pager_sources.Sources(table, words)
     sources.disks[0] = disk.fileno()
-    assert sources.bytes_of(0, 3) == block(3).tobytes() and slept == []
+    (part,) = sources.parts([0, 1, 2])
+    assert sources.bytes_of(part) == block(3).tobytes() and slept == []
     sources.costs[0] = 1_000_000, 500_000
-    sources.bytes_of(1, 2)
+    sources.bytes_of(part.cut(1))
     assert slept == [0.002]
     assert (words[Count.PAGER_DISK_REQUESTS], words[Count.PAGER_DISK_READS]) == (2, 5)
 
@@ -114,6 +115,7 @@ def test_a_direct_disk_reads_what_was_written_and_its_pager_too(disk, counters):
     disk.write_many([1, 2, 9, 10, 11, 30], content)
     assert (disk.read_many([30, 9, 10, 1]) == content[[5, 2, 3, 0]]).all()
     table, words = memoryview(np.array([11, 12, 13], np.int64)), memoryview(np.zeros(64, np.int64))
-    sources = pager.Sources(table, words)
+    sources = pager_sources.Sources(table, words)
     sources.disks[0] = disk.fileno()
-    assert sources.bytes_of(0, 3) == content[2:5].tobytes()
+    (part,) = sources.parts([0, 1, 2])
+    assert sources.bytes_of(part) == content[2:5].tobytes()

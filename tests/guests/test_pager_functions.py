@@ -73,7 +73,7 @@ def test_a_function_that_takes_too_long_ends_its_guest_and_then_the_pager(hyperv
     child = python_process(IMPORTS + """
 program = PagerProcess.program()
 program[-1] = program[-1].replace(
-    "from guests.pager", "import guests.pager; guests.pager.HANGING_S = 3; from guests.pager")
+    "from guests.pager", "from guests import pager_sources; pager_sources.HANGING_S = 3; from guests.pager")
 PagerProcess.program = staticmethod(lambda: program)
 """ + CONNECT + f"guest.on_discard({function})\nsay(memory.pager.pid)" + TOUCH, hypervisor.cluster)
     pager, start = int(child.line()), monotonic()
