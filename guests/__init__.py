@@ -3,7 +3,8 @@
     guest        attach, and the object that an application holds
     memory       guest RAM in software mode: the access protocol
     hardware     guest RAM in hardware mode: plain loads and stores on a mapping registered with userfaultfd
-    pager        the process that restores discarded pages in hardware mode; `pager_process` starts it and speaks to it
+    pager        the process that restores discarded pages in hardware mode; `pager_process` starts it and speaks to it,
+                 `pager_sources` is where it finds their bytes
     arrays       numpy arrays on guest memory that heal; `pageranges` finds them pages, without a guest kernel
     sources      where each page's bytes can be had again
     processor    ESSA as the guest's processor executes it, on either hint path; diag 10, reset
