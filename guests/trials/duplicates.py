@@ -1,7 +1,8 @@
 """How many frames hold what another frame holds too, in the guest or in the pool (E20).
 
-    exclusive       what is got leaves the pool: a private cleancache, and frontswap with exclusive gets
-    kept            what is got stays: a shared cleancache (of one guest), and frontswap as it is by default
+    default         what is got leaves a private cleancache, and stays in frontswap
+    exclusive       what is got leaves the pool: frontswap with exclusive gets
+    kept            what is got stays: a shared cleancache (of one guest), and frontswap as it is
 
 Programs read pages of a file that is larger than memory, and of anonymous memory that is, with skew.  The work is done
 `points` times from the beginning, each time longer, and looked at in the end alone: to ask a pool whether it has a page
@@ -27,22 +28,25 @@ if TYPE_CHECKING:
 RAM, FILE, REGION = 320, 384, 384            # pages
 SECRET = 0x5EC2E7
 THETA = 0.6
+# whether cleancache keeps what was got, and how frontswap works
+ARMS = {"default": (False, Mode()), "exclusive": (False, Mode(exclusive=True)), "kept": (True, Mode())}
 
 
 def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
     with Operator(cluster) as operator:
-        return {arm: [looked_at(operator, arm == "kept", options["operations"] * point, options["cap"])
-                      for point in range(1, options["points"] + 1)] for arm in ("exclusive", "kept")}
+        return {arm: [looked_at(operator, arm, options["operations"] * point, options["cap"])
+                      for point in range(1, options["points"] + 1)] for arm in ARMS}
 
 
-def looked_at(operator: Operator, kept: bool, operations: int, cap: int) -> dict[str, int]:
+def looked_at(operator: Operator, arm: str, operations: int, cap: int) -> dict[str, int]:
     """Do the work; return the frames in use in the end, and how many of them are doubles."""
-    with Guest.connect(operator.cluster, f"guest-{kept}-{operations}", RAM * PAGE_SIZE, 8 * RAM * PAGE_SIZE) as guest, \
+    kept, mode = ARMS[arm]
+    with Guest.connect(operator.cluster, f"{arm}-{operations}", RAM * PAGE_SIZE, 8 * RAM * PAGE_SIZE) as guest, \
             disk_of(guest, FILE) as disk, swap_disk(guest, 2 * REGION) as swap:
         guest.tmem = pools = Pools(guest.tmem)       # type: ignore[assignment]
         operator.about("tmem-set", guest, cap=cap)
         operator.about("tmem-shared-auth", guest, secret=f"{SECRET:032x}", allow=True)
-        with Kernel(guest, swap, frontswap=Mode(exclusive=not kept)) as kernel:
+        with Kernel(guest, swap, frontswap=mode) as kernel:
             if kept:
                 kernel.mount(disk, SECRET)
             program = Program(kernel, Reader(kernel.open(disk)))

@@ -2,7 +2,7 @@
 
 A secret is drawn, a bit for each of `probes` questions.  Where the bit is 1 the victim does what is asked for, where it
 is 0 the same to another page, so that calls are made either way.  The prober asks once, and what it saw is written down
-beside the bit: an answer, and how long it took.
+beside the bit: an answer, how long it took, and how long without what the disk's model adds.
 
     shared pool       the victim reads a file's page over a shared cleancache; the prober reads it too: the answer is
                       whether the pool had it, the time that of the read, with an hdd by its model where it had not
@@ -33,6 +33,7 @@ from shm.pagestate import CONTENT_MASK, DISCARDED, RESIDENT, Essa
 SECRET = 0x5EC2E7
 RAM, OID, OTHER = 256, 1, 2
 TAKEN = 48                   # frames that a victim takes in one go
+SHARED = "shared pool"
 
 
 class Ways(NamedTuple):
@@ -42,24 +43,25 @@ class Ways(NamedTuple):
     other: Callable[[int], object]                       # of the victim, where it is 0
     probe: Callable[[int], bool]                         # of the prober: its question, and the answer
     ready: Callable[[int], object] = lambda _: None      # before either
-    clock: Callable[[], int] = monotonic_ns              # the prober's, ns
+    waited: Callable[[], int] = lambda: 0                # of the prober by its disk's model so far, ns
 
 
 def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
     bits = np.random.default_rng(7).integers(0, 2, options["probes"]).tolist()
     with Operator(cluster) as operator, CHANNELS[options["channel"]](operator, len(bits)) as ways:
         rows = [asked(number, bit, ways) for number, bit in enumerate(bits)]
-        return {"bits": bits, "answers": [int(answer) for answer, _ in rows], "ns": [took for _, took in rows],
-                "intruders": intruders(operator)}
+        return {"bits": bits, "answers": [int(answer) for answer, _, _ in rows],
+                "ns": [own + waited for _, own, waited in rows], "own_ns": [own for _, own, _ in rows],
+                "intruders": intruders(operator) if options["channel"] == SHARED else None}
 
 
-def asked(number: int, bit: int, ways: Ways) -> tuple[bool, int]:
-    """Let the victim act or not, and ask; return the answer and how long it took."""
+def asked(number: int, bit: int, ways: Ways) -> tuple[bool, int, int]:
+    """Let the victim act or not, and ask; return the answer, how long it took, and its wait for the disk."""
     ways.ready(number)
     (ways.act if bit else ways.other)(number)
-    began = ways.clock()
+    waited, began = ways.waited(), monotonic_ns()
     answer = ways.probe(number)
-    return answer, ways.clock() - began
+    return answer, monotonic_ns() - began, ways.waited() - waited
 
 
 def intruders(operator: Operator) -> int:
@@ -97,7 +99,7 @@ def pools(operator: Operator, probes: int, shared: bool) -> Iterator[Ways]:
 
             yield Ways(lambda number: mine.put(OID, number, page_of(number)),
                        lambda number: mine.put(OTHER, number, page_of(number)), probe,
-                       clock=lambda: monotonic_ns() + device.virtual_ns())
+                       waited=device.virtual_ns)
 
 
 @contextmanager
@@ -137,6 +139,6 @@ def own_pages(operator: Operator, _probes: int) -> Iterator[Ways]:
 
 
 CHANNELS: dict[str, Callable[[Operator, int], Any]] = {
-    "shared pool": lambda operator, probes: pools(operator, probes, shared=True),
+    SHARED: lambda operator, probes: pools(operator, probes, shared=True),
     "private pools": lambda operator, probes: pools(operator, probes, shared=False),
     "dedup": dedup, "own pages": own_pages}

@@ -5,11 +5,12 @@
                file      pages of the maker's file cache
                loads     (file, anon) of the eater, one after the other, each for one window
                work      operations of the eater in a window
+               busy      (file, anon) on which the maker itself works in the end, `busy_work` operations; without: idle
                seed
 
 Figures: {"filled", "grown", "walked": what was counted of the maker until it was filled, while the eater grew, and
 while the maker looked at all its slabs again; "slab": pages of slabs that the maker has, window after window; "frames":
-the host's, of the maker}.
+the host's, of the maker; "busy": {"slab": before and after its own work, "worked", "walked": as above}}.
 """
 
 from collections.abc import Mapping
@@ -46,8 +47,21 @@ def run(cluster: str, options: Mapping[str, Any]) -> dict[str, Any]:
             frames.append(frames_of(operator, maker))
         pressed = maker.counted(operator)
         maker.walk()
-        return {"filled": start, "grown": grown(pressed, start), "walked": grown(maker.counted(operator), pressed),
-                "slab": slab, "frames": frames}
+        walked = maker.counted(operator)
+        busy = busied(operator, maker, Load(*options.get("busy", ())), options.get("busy_work", 0))
+        return {"filled": start, "grown": grown(pressed, start), "walked": grown(walked, pressed), "slab": slab,
+                "frames": frames, "busy": busy}
+
+
+def busied(operator: Operator, maker: "Maker", load: Load, work: int) -> dict[str, Any]:
+    """Let the maker itself need memory, so that its own reclaim drops slabs, and look at the slabs again."""
+    start, slab = maker.counted(operator), [maker.slab.resident]
+    maker.take_up(load)
+    maker.work(work)
+    slab.append(maker.slab.resident)
+    worked = maker.counted(operator)
+    maker.walk()
+    return {"slab": slab, "worked": grown(worked, start), "walked": grown(maker.counted(operator), worked)}
 
 
 def frames_of(operator: Operator, tenant: Tenant) -> int:

@@ -12,7 +12,7 @@ Rule 1: the same needs, load and seed are the same touches in the same order, wh
         until the load changes is the clocks' affair, where a trial goes by them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -119,9 +119,17 @@ class Tenant:
         return self._device.virtual_ns() - self._aside_ns
 
     def _tick(self) -> None:
-        """Give the kernel its moment.  Its balloon is a thread of its own: nobody waits while that waits for disks."""
+        """Give the kernel its moment."""
+        self._beside(self.kernel.tick)
+
+    def deal(self, pages: int) -> None:
+        """Let its balloon leave it so many pages from now on."""
+        self._beside(lambda: self.kernel.balloon.set_target(pages))
+
+    def _beside(self, act: Callable[[], object]) -> None:
+        """Do what a thread of its own does, such as the balloon's: nobody waits while that waits for disks."""
         before = self._device.virtual_ns()
-        self.kernel.tick()
+        act()
         self._aside_ns += self._device.virtual_ns() - before
 
     def take_up(self, load: Load, renew: bool = False) -> None:

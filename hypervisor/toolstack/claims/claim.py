@@ -7,12 +7,12 @@ Rule 3: a judge that asks for a result that is missing does not answer: the clai
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from hypervisor.toolstack.claims.jobs import Job
-from shm.errors import MemcommonsError
+from shm.errors import BrokenInvariant, MemcommonsError
 
 Curves = tuple[Mapping[str, Any], ...]   # {"title", "x", "y", "lines": [{"name", "points": [[x, y, half or None]]}]}
 
@@ -68,13 +68,15 @@ class Found:
 class Answer:
     """A verdict, the figure that it was read off, in words with units, and a remark.
 
-    `why`: of `depends` on what, of `not tested here` why not; else what else is to be known, or nothing.
+    `why`: of `not tested here` why not; else what else is to be known, or nothing.
+    `on`: what the verdict hangs on, if it is `depends`; it is said then, and only then.
     """
 
     verdict: Verdict
     figure: str
     why: str = ""
     curves: Curves = ()
+    on: str = ""
 
 
 Results = Mapping[str, Found]            # under the labels that the claim gave its jobs
@@ -97,9 +99,14 @@ class Claim:
 def judged(claim: Claim, results: Results) -> Answer:
     """Return the claim's answer; "not tested here" when a result that it needs is missing."""
     try:
-        return claim.judge(results)
+        answer = claim.judge(results)
     except Missing as missing:
         return Answer(Verdict.NOT_TESTED, "-", f"a run did not finish: {missing}")
+    if answer.verdict is not Verdict.DEPENDS:
+        return answer
+    if not answer.on:
+        raise BrokenInvariant(f"claim {claim.key} depends, and does not say on what")
+    return replace(answer, why="; ".join(filter(None, (f"on {answer.on}", answer.why))))
 
 
 def ruled(supported: bool, refuted: bool) -> Verdict:

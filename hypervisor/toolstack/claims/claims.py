@@ -57,7 +57,7 @@ def run_claims(claims: Sequence[Claim], size: Size, faults: str, means: Means, m
         finally:
             progress.close()
         facts = {"size": size.name, "quick": size.quick, "began": began, "command": command(claims, size),
-                 "took_s": sum(bench.took.values()), "machine": machine(), **mode.facts()}
+                 "took_s": sum(bench.took.values()), "code": found["code"], "machine": machine(), **mode.facts()}
         made = document(rows(wanted, size, bench.found), jobs, bench.found, bench.took, facts, bench.problems)
         problems = [*bench.problems, *_written(made, page, manner.out)]
         return show(made, verdict_table(made), problems, mode, manner, name=DOCUMENT)

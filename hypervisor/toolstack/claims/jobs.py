@@ -6,7 +6,7 @@
 The key is made of all that a job is; the seed is part of the scenario.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hypervisor.toolstack.reading import built
 from hypervisor.toolstack.scenario import Scenario
 
 KEY_DIGITS = 16
+MODEL_CLOCKS = {"steps", "steady", "growth", "slabs"}        # trials of tenants (`guests.trials.tenant`)
 # Nothing of this changes what is done where all memory is granted.
 OF_NO_BASELINE = {"budget", "scheme", "hypervisor", "tmem", "balloon", "name"}
 
@@ -70,6 +71,16 @@ class Trial:
 
 
 Job = Run | Trial
+
+
+def kinds(jobs: Collection[Job]) -> str:
+    """Return in words what kinds of jobs there are: what their figures leave out hangs on that."""
+    runs = sum(isinstance(job, Run) for job in jobs)
+    modelled = sum(isinstance(job, Trial) and job.name in MODEL_CLOCKS for job in jobs)
+    counts = {"run{} of guests that are processes": runs,
+              "trial{} on clocks of the model, on which calls, copies and traps take no time": modelled,
+              "trial{} of single guests, or of the calls alone": len(jobs) - runs - modelled}
+    return "; ".join(f"{count} {words.format('' if count == 1 else 's')}" for words, count in counts.items() if count)
 
 
 def planned(wanted: Mapping[str, Mapping[str, Job]]) -> list[Job]:

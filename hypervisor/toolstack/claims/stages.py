@@ -24,6 +24,7 @@ IDEAL = WINDOW_NS // THINK_NS    # operations of a window that waits for nothing
 SWAP_BYTES = 64 << 20
 LIMIT_S = 900.0                  # of a trial in real time: for machines that are busy
 NEVER_S = 3600.0                 # interval of a controller that decides when it is told to
+HEADROOM = 1 / 32                # of the budget: where the hypervisor's own reclaim stops
 KEPT = 256                       # pages that a balloon leaves a guest beside its reserve, whatever it is told
 STEP = 256                       # pages of a balloon's step in a window, for all guests together
 DISK = ("file_reads", "file_writes", "guest_in", "guest_out", "host_in", "host_out")    # pages to and from any disk
@@ -93,9 +94,9 @@ def summed(rows: Sequence[Row], *names: str) -> int:
     return sum(row[name] for row in rows for name in names)
 
 
-def slow_down(rows: Sequence[Row]) -> float:
+def slow_down(rows: Sequence[Row], think_ns: int = THINK_NS) -> float:
     """Return the time of an operation relative to one that waits for no disk."""
-    return 1 + summed(rows, "waited_ns") / (THINK_NS * max(1, summed(rows, "operations")))
+    return 1 + summed(rows, "waited_ns") / (think_ns * max(1, summed(rows, "operations")))
 
 
 def from_memory(rows: Sequence[Row]) -> float:
@@ -119,6 +120,16 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     found = estimate(values)
     assert found is not None, "there is a seed"
     return found
+
+
+def below(value: Estimate, limit: float = 0.0) -> bool:
+    """Say whether a value is below a limit, with its 95 % interval; with one seed, by itself."""
+    return (value.mean if value.high is None else value.high) < limit
+
+
+def above(value: Estimate, limit: float = 0.0) -> bool:
+    """Say whether a value is above a limit, alike."""
+    return (value.mean if value.low is None else value.low) > limit
 
 
 def runs(results: Results) -> str:

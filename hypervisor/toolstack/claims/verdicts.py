@@ -1,6 +1,7 @@
 """All claims judged: the document of a claims run, version 1, as a pure function of what was found.
 
     claims     a row each: the claim's words, figure, verdict, why, the command that repeats it, and its jobs
+    code       digest of the code that measured
     jobs       each job by key: what it was, how many seconds it took, why it failed
 
 Keys may be added, none removed.
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypervisor.toolstack.claims.claim import Claim, Found, Size, Verdict, judged
-from hypervisor.toolstack.claims.jobs import Job
+from hypervisor.toolstack.claims.jobs import Job, kinds
 
 VERSION = 1
 COMMAND = "memcommons claims"
@@ -45,8 +46,8 @@ def _row(one: Asked, size: Size, found: Mapping[str, Found]) -> dict[str, Any]:
     answer = judged(claim, results)
     return {"key": claim.key, "who": claim.who, "mail": claim.mail, "says": claim.says, "setup": claim.setup,
             "criterion": claim.criterion, "figure": answer.figure, "verdict": answer.verdict.value, "why": answer.why,
-            "command": repeats(claim, size), "jobs": [job.key for job in one.jobs.values()],
-            "curves": list(answer.curves)}
+            "command": repeats(claim, size), "work": kinds(one.jobs.values()),
+            "jobs": [job.key for job in one.jobs.values()], "curves": list(answer.curves)}
 
 
 def counted(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:

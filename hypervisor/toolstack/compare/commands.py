@@ -19,6 +19,7 @@ Schemes = Annotated[str | None, typer.Option(help="A comma list; all schemes wit
 Seconds = Annotated[float | None, typer.Option(help="How long each baseline works.")]
 Ops = Annotated[int | None, typer.Option(help="Operations of each guest, instead of a time.")]
 Faults = Annotated[str | None, typer.Option(help="auto, software or hardware.")]
+Disk = Annotated[str | None, typer.Option(help="What disks cost: none, ssd, hdd or network.")]
 Out = Annotated[Path | None, typer.Option(help="Folder in which every finished run is kept.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -34,15 +35,15 @@ def compare(
     scenario: ScenarioFile, schemes: Schemes = None,
     overcommit: Annotated[str, typer.Option(help="RAM of all guests / budget: a comma list.")] = "1,1.5,2,3",
     seeds: Annotated[int, typer.Option(help="How many seeds, from the scenario's own on.")] = 5,
-    seconds: Seconds = None, ops: Ops = None, faults: Faults = None, out: Out = None, resume: Resume = False,
-    as_json: Json = False, quiet: Quiet = False,
+    seconds: Seconds = None, ops: Ops = None, faults: Faults = None, disk: Disk = None, out: Out = None,
+    resume: Resume = False, as_json: Json = False, quiet: Quiet = False,
 ) -> int:
     """Do the same work under each scheme, at each overcommit, with several seeds; show means with 95 % intervals."""
     from hypervisor.toolstack.compare.points import overcommits, planned
     from hypervisor.toolstack.compare.points import seeds as numbered
     from hypervisor.toolstack.compare.session import prepared, wanted_schemes
 
-    given = _given(seconds=seconds, operations=ops, faults=faults)
+    given = _given(seconds=seconds, operations=ops, faults=faults, disk=disk)
     with Interruption() as interruption:
         from hypervisor.toolstack.compare.compare import run_compare
         from hypervisor.toolstack.compare.session import Manner
@@ -64,13 +65,13 @@ def density(
     budget: Annotated[str | None, typer.Option(help="Budget of the arena, such as 128MiB.")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed, instead of the scenario's.")] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds; the median decides.")] = 3,
-    seconds: Seconds = None, ops: Ops = None, faults: Faults = None, out: Out = None, resume: Resume = False,
-    as_json: Json = False, quiet: Quiet = False,
+    seconds: Seconds = None, ops: Ops = None, faults: Faults = None, disk: Disk = None, out: Out = None,
+    resume: Resume = False, as_json: Json = False, quiet: Quiet = False,
 ) -> int:
     """Search how many guests fit in the budget under each scheme, while each keeps within the slow-down."""
     from hypervisor.toolstack.compare.session import Manner, prepared, wanted_schemes
 
-    given = _given(budget=budget, seconds=seconds, operations=ops, faults=faults)
+    given = _given(budget=budget, seconds=seconds, operations=ops, faults=faults, disk=disk)
     with Interruption() as interruption:
         from hypervisor.toolstack.compare.density import checked_slowdown, run_density
         from hypervisor.toolstack.compare.points import seeds as numbered

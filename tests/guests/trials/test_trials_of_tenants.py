@@ -30,6 +30,22 @@ def test_steps_are_played_window_by_window(machine):
     assert sum(found["stalls"][1][0]) == sum(row["tenants"][0]["operations"] for row in windows[2:])
 
 
+def test_balloons_that_are_told_by_the_phases(machine):
+    """Before the window that was named; the host's controller, which would take pages, decides nothing."""
+    running = machine(budget=700, scheme="balloon", swap=4000, disk="ssd",
+                      balloon=Rules("timed", interval=NEVER, step=100))
+    small, large = [20, 20], [250, 250]
+    found = load("steps").run(running.cluster, {
+        "tenants": [needs(file=250, anon=250)] * 2, "seed": 1, "window_ns": 50_000_000,
+        "phases": [{"loads": [small, large], "windows": 3, "renew": True, "deals": [[1, [320, 350]]]},
+                   {"loads": [large, small], "windows": 2, "renew": True,
+                    "deals": [[0, [340, 310]], [1, [150, 500]]]}]})
+    assert [[tenant["pages"] for tenant in row["tenants"]] for row in found["windows"]] == [
+        [600, 600], [320, 350], [320, 350], [340, 310], [150, 500]]
+    aside = sum(tenant["aside_ns"] for row in found["windows"] for tenant in row["tenants"])
+    assert aside > 0, "what the balloon's own thread waited is nobody's wait"
+
+
 def test_steady_states_case_by_case(machine):
     running = machine(budget=2000, scheme="balloon", swap=4000, disk="ssd", balloon=Rules("self", interval=NEVER))
     case = {"budget": 540, "tenants": [needs(file=250), needs(anon=300)], "loads": [[250, 0], [0, 300]]}
@@ -63,6 +79,16 @@ def test_slabs_shrink_by_their_own_kernel_alone(machine, scheme, shrinks):
     assert found["slab"][0] == 450 and (found["slab"][-1] < 450) == shrinks
     assert found["grown"]["host_out"] > 0 or shrinks
     assert found["walked"]["file_reads"] == 450 - found["slab"][-1], "what was dropped is read again"
+
+
+def test_a_busy_guest_drops_its_slabs_by_itself(machine):
+    found = load("slabs").run(machine(budget=1600, scheme="tmem", disk="ssd").cluster, {
+        "maker": needs(file=200, anon=150), "eater": needs(100), "slab": 450, "file": 20, "work": 0, "seed": 1,
+        "loads": [], "busy": [200, 150], "busy_work": 1500})
+    before, after = found["busy"]["slab"]
+    assert before == 450 > after
+    assert found["busy"]["worked"]["cleancache_hits"] > 0 == found["busy"]["walked"]["cleancache_hits"]
+    assert found["busy"]["walked"]["file_reads"] >= before - after, "slabs come from the disk"
 
 
 def test_a_trial_that_is_none():

@@ -9,14 +9,16 @@ from hypervisor.toolstack.claims.thread import (
     hostcache,
     hostpolicy,
     ledger,
+    overcommit,
     pagein,
     pools,
     settling,
     slabs,
+    stalling,
     subset,
     swapping,
     valve,
 )
 
-SUBJECTS = (subset, swapping, copies, hostcache, pools, ledger, hints, hostpolicy, bias, pagein, ballooning, growth,
-            settling, slabs, valve)
+SUBJECTS = (subset, swapping, copies, hostcache, pools, ledger, hints, hostpolicy, bias, pagein, ballooning,
+            overcommit, growth, settling, stalling, slabs, valve)

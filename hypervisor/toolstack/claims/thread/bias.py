@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import expm1, log
 from typing import Any
 
-from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, Verdict, ruled
+from hypervisor.toolstack.claims.claim import Answer, Claim, Missing, Results, Size, ruled
 from hypervisor.toolstack.claims.jobs import Job
 from hypervisor.toolstack.claims.setups import grid
 from hypervisor.toolstack.claims.thread.hostpolicy import policy_jobs
@@ -20,6 +20,7 @@ TRANSFERS = ("guest_disk_reads", "guest_disk_writes", "guest_swap_reads", "guest
 CLEAR, MOST_MISSED = 0.02, 0.05          # of the transfers: less is no difference; so much may an interval leave open
 INTERIOR, NO_GAIN = "an optimum between the ends", "no gain"
 ALL_THE_WAY, OPEN = "the more bias the better", "not to be told from these seeds"
+ANY = "any bias is better than none, and how much makes no difference that is shown"
 
 Found = Mapping[tuple[float, str], Estimate]
 
@@ -39,12 +40,12 @@ def transfers(found: Mapping[str, Any]) -> int:
     return sum(found["counters"].get(name, 0) for name in TRANSFERS)
 
 
-def against_none(results: Results, bias: float, setting: str) -> Estimate:
-    """Return the mean logarithm of the transfers relative to those without bias, over the seeds that finished both."""
-    biased, none = (_by_seed(results, f"{one:g}/{setting}/") for one in (bias, 0.0))
-    found = estimate([log(biased[seed] / none[seed]) for seed in biased if seed in none])
+def against(results: Results, bias: float, other: float, setting: str) -> Estimate:
+    """Return the mean logarithm of the transfers relative to those with another bias, over the seeds that finished."""
+    one, two = (_by_seed(results, f"{each:g}/{setting}/") for each in (bias, other))
+    found = estimate([log(one[seed] / two[seed]) for seed in one if seed in two])
     if found is None:
-        raise Missing(f"no seed finished with bias {bias:g} and without, {_said(setting)}")
+        raise Missing(f"no seed finished with bias {bias:g} and with {other:g}, {_said(setting)}")
     return found
 
 
@@ -63,21 +64,20 @@ def no_better(found: Estimate) -> bool:
     return found.mean > -CLEAR and (found.low is None or found.low > -MOST_MISSED)
 
 
-def shape(found: Found, setting: str) -> str:
-    """Return how the transfers go with the bias."""
-    row = [found[bias, setting] for bias in BIASES[1:]]
-    inner, end = [one.mean for one in row[:-1] if better(one)], row[-1]
-    if inner and min(inner) < end.mean - CLEAR:
+def shape(results: Results, setting: str) -> str:
+    """Return how the transfers go with the bias: each against none, and the ends of what is above 0 against another."""
+    row = {bias: against(results, bias, 0.0, setting) for bias in BIASES[1:]}
+    if any(better(row[bias]) and better(against(results, bias, BIASES[-1], setting)) for bias in BIASES[1:-1]):
         return INTERIOR
-    if better(end):
-        return ALL_THE_WAY
-    return NO_GAIN if all(no_better(one) for one in row) else OPEN
+    if all(map(better, row.values())):
+        return ALL_THE_WAY if better(against(results, BIASES[-1], BIASES[1], setting)) else ANY
+    return NO_GAIN if all(no_better(one) for one in row.values()) else OPEN
 
 
 def bias_pays(results: Results) -> Answer:
     settings = sorted({key.split("/")[1] for key in results})
-    found = {(bias, setting): against_none(results, bias, setting) for bias in BIASES[1:] for setting in settings}
-    shapes = {setting: shape(found, setting) for setting in settings}
+    found = {(bias, setting): against(results, bias, 0.0, setting) for bias in BIASES[1:] for setting in settings}
+    shapes = {setting: shape(results, setting) for setting in settings}
     said = "; ".join(f"{_said(setting)}: " + ", ".join(f"{bias:g}: {_percent(found[bias, setting])}"
                                                        for bias in BIASES[1:]) for setting in settings)
     unfinished = sum(bool(one.failed) for one in results.values())
@@ -85,16 +85,15 @@ def bias_pays(results: Results) -> Answer:
     seeds = min(one.count for one in found.values())
     return Answer(verdict, f"transfers against no bias, by bias, {said}; seeds: {seeds}"
                   + (f"; {unfinished} of {len(results)} runs did not finish" if unfinished else ""),
-                  _why(shapes, verdict) + ("; one seed has no interval: a first look" if seeds == 1 else ""),
-                  curves(found, settings))
+                  "; ".join([*(f"{_said(setting)}: {one}" for setting, one in shapes.items()), *_worse_without(found),
+                             *(["one seed has no interval: a first look"] if seeds == 1 else [])]),
+                  curves(found, settings),
+                  on="the guests" if len(set(shapes.values())) > 1 else "what is meant by a little")
 
 
-def _why(shapes: Mapping[str, str], verdict: Verdict) -> str:
-    """Return what the verdict depends on: the guests, or the words of the claim, where it is the same for all."""
-    if len(set(shapes.values())) > 1:
-        return "on the guests: " + "; ".join(f"{_said(setting)}: {one}" for setting, one in shapes.items())
-    on = "on what is meant by a little; " if verdict is Verdict.DEPENDS else ""
-    return f"{on}with all these guests: {next(iter(shapes.values()))}"
+def _worse_without(found: Found) -> list[str]:
+    """Say so where every bias is better than none, which is what Schwidefsky was for."""
+    return ["no bias at all is worse in every setting"] if all(map(better, found.values())) else []
 
 
 def _said(setting: str) -> str:
@@ -120,8 +119,9 @@ CLAIMS = (
     Claim("E25", "Jeremy Fitzhardinge against Martin Schwidefsky, spring 2009", "v7 thread",
           "the host should prefer volatile pages a little",
           "under cmm2, a bias of 0, 0.1, 0.5 and 1 of the victims: the common guests at overcommit 1.5 (and 2, not "
-          "with --quick), and one guest of anonymous and file pages at 1.5, in software mode",
+          "with --quick), and one guest of anonymous and file pages at 1.5, in software mode; the share is rounded up, "
+          "and a guest that waits has two frames freed, so that with many waits a little is half",
           f"supported if in each setting a bias between 0 and 1 has fewer transfers than both ends, by more than "
-          f"{CLEAR:.0%} and, against 0, beyond the 95 % interval over the seeds; refuted if in none a bias has fewer, "
+          f"{CLEAR:.0%} and beyond the 95 % interval of the paired difference; refuted if in none a bias has fewer, "
           f"and the intervals leave no more than {MOST_MISSED:.0%} open", jobs, bias_pays),
 )

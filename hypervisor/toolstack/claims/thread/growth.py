@@ -63,9 +63,9 @@ def refetchable(results: Results) -> Answer:
     return Answer(ruled(none > NEAR and off <= NEAR and abs(everything) <= NOTHING,
                         rises or everything > NEAR or none <= NOTHING),
                   f"I/O saved by cmm2, by anonymous share: {figure}; at most {off:.2f} off the line; {runs(results)}",
-                  "" if off <= NEAR else "of the share: the gain falls with it, but not as (1 - share)",
-                  ({"title": "what hints save", "x": "anonymous share of the working set", "y": "I/O saved",
-                    "lines": lines},))
+                  "", ({"title": "what hints save", "x": "anonymous share of the working set", "y": "I/O saved",
+                    "lines": lines},),
+                  on="the share: the gain falls with it, but not as (1 - share)")
 
 
 def growth_jobs(size: Size) -> Mapping[str, Job]:
@@ -111,7 +111,8 @@ def growing(results: Results) -> Answer:
                         pages["preswap"] <= SELDOM or pages["cmm2"] >= pages["preswap"]),
                   f"{figure}; {runs(results)}",
                   "a call and a copy cost more here than in a hypervisor, so preswap's time is too long: what it moves "
-                  "is not" + ("" if pages["balloon"] <= SELDOM else "; the balloon had not settled"))
+                  "is not" + ("" if pages["balloon"] <= SELDOM else "; the balloon had not settled"),
+                  on="how much is slower: preswap's pages move, and time hardly shows it")
 
 
 CLAIMS = (

@@ -80,11 +80,11 @@ def double_paging(results: Results) -> Answer:
     stable, clean = ratio(played, STABLE), ratio(played, CLEAN)
     thirds = [abs(found - THIRD) <= NEAR for found in (stable, clean)]
     runs = ", ".join(twice(results, scheme) for scheme in LEVELS)
-    figure = (f"{len(said)} of {len(said)} cells of ledger 2.7 are as the table says, {PAGES} pages each; with hints / "
-              f"without: {stable:.2f} for stable anonymous pages, {clean:.2f} for pages clean in swap cache that are "
-              f"used again; of 1000 pages that the host swapped the guest swapped too: {runs}")
-    on = "" if len(set(thirds)) == 1 else "on the state of the page: "
-    return Answer(ruled(all(thirds), not any(thirds)), figure, f"{on}transfers a page: {rows_said(played)}")
+    figure = (f"{len(said)} of {len(said)} cells of the ledger (docs/measuring.md) are as the table says, {PAGES} "
+              f"pages each; with hints / without: {stable:.2f} for stable anonymous pages, {clean:.2f} for pages clean "
+              f"in swap cache that are used again; of 1000 pages that the host swapped the guest swapped too: {runs}")
+    return Answer(ruled(all(thirds), not any(thirds)), figure, f"transfers a page: {rows_said(played)}",
+                  on="the state of the page")
 
 
 def spare_jobs(size: Size) -> Mapping[str, Job]:
@@ -110,10 +110,10 @@ def sparing(results: Results) -> Answer:
     figure = ("pages paged by both, of 1000 evictions: " + ", ".join(f"{arm} {triples[arm]:.0f}" for arm in ARMS)
               + "; transfers: " + ", ".join(f"{arm} {transfers[arm] / transfers['none']:.2f}" for arm in ARMS)
               + f" of none's; runs of each: {len(asked)}")
-    on = "on how much is much: some are left; " if FEW < spared <= MANY else ""
     return Answer(ruled(spared <= FEW, spared > MANY), figure,
-                  f"{on}a page that is reclaimed costs {looks:.1f} looks at the bitmap; by ESSA a look takes "
-                  f"{fmean(run['essa_a_look'] for run in asked):.1f} times as long")
+                  f"a page that is reclaimed costs {looks:.1f} looks at the bitmap; by ESSA a look takes "
+                  f"{fmean(run['essa_a_look'] for run in asked):.1f} times as long",
+                  on="how much is much: some are left")
 
 
 CLAIMS = (

@@ -36,30 +36,46 @@ def with_tasks(computed: float, waited: float, tasks: int, channels: int = DISK.
     return max(computed, waited / channels, (computed + waited) / tasks)
 
 
+def at_its_worst(summary: Mapping[str, Any]) -> float:
+    """Return the time in which nobody computes while anybody waits, and all that the host's disk does is waited for."""
+    return sum(parts(summary)) + float(summary["disk"]["swap_busy_s"])
+
+
 def no_cheaper(results: Results) -> Answer:
     ratios = {(k, tasks): _host_against_guest(results, k, tasks) for k in TIGHT for tasks in TASKS}
+    worst = {k: _worst_against_guest(results, k) for k in TIGHT}
     said = "; ".join(f"overcommit {k:g}: " + ", ".join(f"{tasks}: {ratios[k, tasks]:.2f}" for tasks in TASKS)
                      for k in TIGHT)
-    sync = ", ".join(f"{k:g}: {_host_against_guest(results, k, MANY_TASKS, 1):.2f}" for k in TIGHT)
     crossed = ", ".join(f"{k:g}: {_crossed(results, k):.2f}" for k in TIGHT)
     at_many = [ratios[k, MANY_TASKS] for k in TIGHT]
-    on = "on the overcommit; " if min(at_many) <= NO_CHEAPER < max(at_many) else ""
     lines = [{"name": f"overcommit {k:g}", "points": [[tasks, ratios[k, tasks], None] for tasks in TASKS]}
              for k in TIGHT]
-    return Answer(ruled(max(at_many) <= NO_CHEAPER, min(at_many) > NO_CHEAPER),
-                  f"time with host swap / with preswap, by runnable tasks, {said}",
-                  f"{on}where the whole guest waits for the host, and its {MANY_TASKS} tasks for their "
-                  f"own disk alone: {sync}; pages that cross to and from disks, host swap / preswap: {crossed}",
+    return Answer(ruled(max(worst.values()) <= NO_CHEAPER, min(at_many) > NO_CHEAPER),
+                  f"time with host swap / with preswap of {MANY_TASKS} tasks, the host at its worst (without PFAULT, "
+                  f"and all that its disk does is waited for): "
+                  + ", ".join(f"overcommit {k:g}: {ratio:.2f}" for k, ratio in worst.items())
+                  + f"; at its best, by runnable tasks of both, {said}",
+                  f"pages that cross to and from disks, host swap / preswap: {crossed}; so it is not PFAULT that "
+                  f"decides here",
                   ({"title": "Host swap with PFAULT against preswap", "x": "runnable tasks", "y": "time, relative",
-                    "lines": lines},))
+                    "lines": lines},), on="how much of its disk's time the host can hide from the guests")
 
 
-def _host_against_guest(results: Results, overcommit: float, tasks: int, host_tasks: int | None = None) -> float:
+def _pairs(results: Results, overcommit: float) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Return the runs under host swap and under preswap, seed by seed."""
     seeds = sorted({int(key.rsplit("/", 1)[1]) for key in results})
-    host, guest = ([parts(results[label(scheme, overcommit, seed)].value) for seed in seeds]
-                   for scheme in ("swap", "tmem"))
-    return fmean(with_tasks(*one, host_tasks or tasks) / with_tasks(*other, tasks)
-                 for one, other in zip(host, guest, strict=True))
+    return [(results[label("swap", overcommit, seed)].value, results[label("tmem", overcommit, seed)].value)
+            for seed in seeds]
+
+
+def _host_against_guest(results: Results, overcommit: float, tasks: int) -> float:
+    return fmean(with_tasks(*parts(host), tasks) / with_tasks(*parts(guest), tasks)
+                 for host, guest in _pairs(results, overcommit))
+
+
+def _worst_against_guest(results: Results, overcommit: float) -> float:
+    return fmean(at_its_worst(host) / with_tasks(*parts(guest), MANY_TASKS)
+                 for host, guest in _pairs(results, overcommit))
 
 
 def _crossed(results: Results, overcommit: float) -> float:
@@ -72,8 +88,9 @@ CLAIMS = (
     Claim("E26", "Martin Schwidefsky, 2009", "v7 thread",
           "a guest's preswap is no cheaper than host swap where the host lets only the waiting task sleep (PFAULT)",
           "three guests of anonymous memory on disks like an hdd, under swap and tmem; no PFAULT was built: CPU time "
-          "and waits are measured, and the best that PFAULT could do with m tasks is computed, one task's wait over "
-          "another's work; the guest's own swap has the same advantage; the pool has 0.3 of the budget",
-          f"supported if host swap takes at most {NO_CHEAPER:g} times as long with {MANY_TASKS} runnable tasks at each "
-          f"overcommit; refuted if it takes longer at each, though computed at its best", page_in_jobs, no_cheaper),
+          "and waits are measured, and what m tasks could do at best is computed, one task's wait over another's work; "
+          "the same for the guest's own swap; the pool has 0.3 of the budget, which the guests have less",
+          f"supported if host swap at its worst takes at most {NO_CHEAPER:g} times as long as preswap at its best with "
+          f"{MANY_TASKS} runnable tasks, at each overcommit; refuted if it takes longer at each, though both are at "
+          "their best", page_in_jobs, no_cheaper),
 )

@@ -50,7 +50,8 @@ def newcomer(results: Results) -> Answer:
         f"frames the host can free at once: {classes}",
         f"{full['stored']:,} persistent pages of {full['allowed']:,} that max_mem allowed; when the old guests let "
         f"half of them go it had {full['had_then']}; it starts where the host was filled by "
-        f"{', '.join(others) or 'nothing'}")
+        f"{', '.join(others) or 'nothing'}; max_mem of the two is twice the host here: where the sum of all max_mem is "
+        f"no more than the host has, nothing of this can be")
 
 
 # E33
@@ -83,15 +84,19 @@ def leak(results: Results) -> Answer:
     found = {name: results[name].value for name in CHANNELS}
     answers = {name: told(each["bits"], each["answers"]) for name, each in found.items()}
     times = {name: told_by_time(each["bits"], each["ns"]) for name, each in found.items()}
-    intruders = sum(each["intruders"] for each in found.values())
-    said = ", ".join(f"{name} {answers[name]:.2f} / {times[name]:.2f}" for name in CHANNELS)
-    on, off = (max(answers[name], times[name]) for name in ("shared pool", "private pools"))
+    bare = {name: told_by_time(each["bits"], each["own_ns"]) for name, each in found.items()}
+    said = ", ".join(f"{name} {answers[name]:.2f} / {times[name]:.2f} / {bare[name]:.2f}" for name in CHANNELS)
+    shared, private = times["shared pool"], times["private pools"]
+    louder = [name for name in CHANNELS if name != "shared pool" and times[name] > SILENT]
     return Answer(
-        ruled(on >= TELLS and off <= SILENT, on < SILENT),
-        f"bits that a probe tells of another guest, by its answer / by its time: {said}; {len(found['dedup']['bits'])} "
-        f"probes each; {intruders} guests that knew a pool's name and were not let in got in",
-        "a pool's answer is seen by a guest's kernel, its time by any program there; one's own volatile pages tell of "
-        "the memory that others take, and only that")
+        ruled(shared >= TELLS and private <= SILENT, shared < SILENT),
+        f"bits that a probe tells of another guest, by its answer / by its time / by its time without the disk that "
+        f"the model adds: {said}; {len(found['dedup']['bits'])} probes each",
+        f"a pool's answer is seen by a guest's kernel, its time by any program there; by time these tell more than "
+        f"{SILENT} bits, too: {', '.join(louder) or 'none'} (one's own volatile pages: of the memory that others "
+        f"take); guests that knew a pool's name, had no leave, and got in: {found['shared pool']['intruders']} of 1, "
+        f"since leave must be given here; Xen's default of 2009 asked for none",
+        on="the pool: private ones tell as well")
 
 
 CLAIMS = (
@@ -102,10 +107,10 @@ CLAIMS = (
           "supported if it has not all its pages where persistent ones fill the host, refuted if it has",
           newcomer_jobs, newcomer),
     Claim("E33", "Jeremy Fitzhardinge, Jul 2009", "-",
-          "a shared pool lets a guest find out, by how long a read takes, what another has read; its name is no secret",
+          "a shared pool lets a guest find out, by how long a read takes, what another has read",
           "a secret bit a probe decides whether another guest touches a page; what the prober sees is held against it: "
-          "shared and private pools (with an hdd behind them), pages that are deduplicated across guests, volatile "
-          "pages of its own",
-          f"supported if a probe of a shared pool tells {TELLS} bits or more, by its answer or by its time, and one of "
-          f"private pools at most {SILENT}; refuted if it tells less than {SILENT}", probe_jobs, leak),
+          "shared and private pools (what is not there is read from a disk, by the model hdd), pages that are "
+          "deduplicated across guests, volatile pages of its own",
+          f"supported if the time of a probe of a shared pool tells {TELLS} bits or more, and of private ones at most "
+          f"{SILENT}; refuted if it tells less than {SILENT}", probe_jobs, leak),
 )

@@ -29,12 +29,12 @@ def differing(rules: Sequence[Mapping[str, Any]]) -> list[str]:
 def subset(results: Results) -> Answer:
     groups = results["mappings"].value["pool"]["groups"]
     seen, all_rules = groups[SEEN], [rule for rules in groups.values() for rule in rules]
-    figure = (f"{len(alike(seen))} of {len(seen)} rules that a guest can see are kept, "
-              f"{len(alike(all_rules))} of all {len(all_rules)}")
     parted = differing(all_rules)
-    return Answer(ruled(not differing(seen), bool(differing(seen))), figure,
-                  f"for what a guest sees; not kept: {', '.join(parted)}, which are of the operator's and of accounts"
-                  if parted else "")
+    figure = (f"{len(alike(all_rules))} of {len(all_rules)} rules of a private ephemeral pool are kept; of those about "
+              f"the answers to put, get and flush while the operator does nothing, {len(alike(seen))} of {len(seen)}")
+    return Answer(ruled(not parted, bool(differing(seen))), figure,
+                  f"not kept: {', '.join(parted)} (docs/mappings.md): what the operator orders, and who is charged"
+                  if parted else "", on="whether the operator's orders and the accounts are a part of tmem")
 
 
 def capacity_jobs(_size: Size) -> Mapping[str, Job]:
@@ -57,7 +57,7 @@ def capacity(results: Results) -> Answer:
         f"most pages cached by a guest of {ram:,}: cmm2 {most['cmm2']:,}, tmem {most['tmem']:,}; hits on files of "
         f"{', '.join(map(str, SETS))} times its RAM: {hits}; one reading of each, 1 run",
         f"accounts that part when each is built on the other (docs/mappings.md): {', '.join(sorted(parted))}",
-        curves(found))
+        curves(found), on="the accounts: rule E2a is kept by both, or a page was wrong")
 
 
 def rates(value: Mapping[str, Any]) -> list[tuple[int, float]]:
@@ -74,14 +74,17 @@ def curves(found: Mapping[str, Any]) -> Curves:
 CLAIMS = (
     Claim("E1", "Anthony Liguori, 8 and 10 Jul 2009", "4A55243B, 4A566414, 4A567E3B",
           "ephemeral tmem is a subset of CMM2: volatile pages, a flag in get and put, a handler of discards",
-          "the face of an ephemeral pool on volatile pages of the guest; both pools do the same steps, rule by rule",
-          "supported if every rule of tmem that a guest can see is answered alike, refuted if one is not",
+          "the calls of a private ephemeral pool, on volatile pages of the guest's own; both pools do the same steps, "
+          "rule by rule: the rules of such a pool, those of shared and persistent ones left out",
+          "supported if every rule is kept; refuted if one is not that is about the answers to put, get and flush "
+          "while the operator does nothing",
           jobs, subset),
     Claim("E2", "Dan Magenheimer, Jul 2009", "ac5dec0d, d693761e",
           "tmem is no subset of CMM2: a volatile page is memory of the guest's, a pool may be larger than the guest",
           "a guest of 1 MiB and a host of 66 (his were 1 and 64 GiB) read files of 1, 2, 8 and 32 MiB, each page once "
           "in two orders; and the rules by which both were built on each other",
-          "supported if under tmem a guest caches more pages than it has, under cmm2 it does not, and rule E2a parts; "
+          "supported if under tmem a guest caches more pages than it has, under cmm2 it does not, and rule E2a (a pool "
+          "larger than the guest) is kept by tmem alone; "
           "refuted if tmem caches no more than the guest has, or cmm2 more",
           capacity_jobs, capacity),
 )

@@ -1,13 +1,19 @@
 """What is planned for all claims, and how verdicts are read: pure."""
 
+import importlib
+import inspect
+from dataclasses import replace
+
 import pytest
 
+from guests.trials import TRIALS
 from hypervisor.schemes import BASELINE
 from hypervisor.toolstack.claims.book import CLAIMS, chosen
 from hypervisor.toolstack.claims.claim import FULL, QUICK, Answer, Found, Missing, Verdict, judged, ruled
-from hypervisor.toolstack.claims.jobs import Run, Trial, planned
+from hypervisor.toolstack.claims.jobs import MODEL_CLOCKS, Run, Trial, kinds, planned
 from hypervisor.toolstack.claims.setups import COMMON, grid, run
 from hypervisor.toolstack.claims.verdicts import asked
+from shm.errors import BrokenInvariant
 
 SIZES = pytest.mark.parametrize("size", [QUICK, FULL], ids=lambda size: size.name)
 
@@ -79,6 +85,33 @@ def test_a_result_that_is_missing_is_no_verdict():
     assert judged(claim, results) == Answer(Verdict.NOT_TESTED, "-", "a run did not finish: a run: too slow")
     with pytest.raises(Missing, match="it was not run"):
         _ = Found("a run", None).value
+
+
+def test_what_depends_says_on_what_and_nothing_else_does():
+    [claim] = chosen(["E10"])
+    def said(verdict, **more):
+        return judged(replace(claim, judge=lambda _: Answer(verdict, "7 pages", **more)), {})
+    assert said(Verdict.DEPENDS, on="the guests").why == "on the guests"
+    assert said(Verdict.DEPENDS, on="the guests", why="all swap").why == "on the guests; all swap"
+    assert said(Verdict.SUPPORTED, on="the guests", why="all swap").why == "all swap"
+    with pytest.raises(BrokenInvariant, match="claim E10 depends, and does not say on what"):
+        said(Verdict.DEPENDS)
+
+
+@pytest.mark.parametrize(("jobs", "said"), [
+    ([run("x", "cmm2", 1.5, 1)], "1 run of guests that are processes"),
+    ([Trial("steps", {}), Trial("steady", {}), Trial("calls", {})],
+     "2 trials on clocks of the model, on which calls, copies and traps take no time; 1 trial of single guests, or of "
+     "the calls alone")])
+def test_what_kind_of_jobs_there_are_is_said(jobs, said):
+    assert kinds(jobs) == said
+
+
+def test_trials_on_clocks_of_the_model_are_those_of_tenants():
+    """Each trial of a tenant says in its code that it is one."""
+    tenants = {name for name in TRIALS if "guests.trials.tenant import" in inspect.getsource(
+        importlib.import_module(f"guests.trials.{name}"))}
+    assert tenants == MODEL_CLOCKS
 
 
 def test_claims_are_in_the_order_of_their_numbers():

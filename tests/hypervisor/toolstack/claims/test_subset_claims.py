@@ -12,13 +12,16 @@ def rule(number, same):
     return {"number": number, "text": "a rule", "same": same}
 
 
-@pytest.mark.parametrize(("seen", "verdict"), [(True, Verdict.SUPPORTED), (False, Verdict.REFUTED)])
-def test_what_a_guest_sees_decides(seen, verdict):
-    groups = {SEEN: [rule("T10", True), rule("T11", seen)], HAS: [rule("T39", False)], COSTS: [rule("E2a", False)]}
+@pytest.mark.parametrize(("seen", "others", "verdict"), [
+    (True, True, Verdict.SUPPORTED), (True, False, Verdict.DEPENDS), (False, False, Verdict.REFUTED),
+    (False, True, Verdict.REFUTED)])
+def test_every_rule_counts(seen, others, verdict):
+    groups = {SEEN: [rule("T10", True), rule("T11", seen)], HAS: [rule("T39", others)], COSTS: [rule("E2a", others)]}
     answer = subset({"mappings": Found("a trial", {"pool": {"groups": groups}})})
     assert answer.verdict is verdict
-    assert answer.figure == f"{1 + seen} of 2 rules that a guest can see are kept, {1 + seen} of all 4"
-    assert "T39, E2a" in answer.why
+    assert answer.figure.startswith(f"{1 + seen + 2 * others} of 4 rules of a private ephemeral pool are kept;")
+    assert answer.figure.endswith(f"{1 + seen} of 2")
+    assert ("T39, E2a" in answer.why) != others
 
 
 def test_an_unknown_trial_is_refused():

@@ -59,6 +59,14 @@ def test_json_is_one_object(compared):
     assert all(run["failed"] is None for run in told["runs"])
 
 
+def test_a_disk_is_part_of_what_is_compared(compared, tmp_path):
+    out = ("--out", str(tmp_path / "out"))
+    status, text, _ = compared("--disk", "ssd", "--json", *out)
+    assert (status, json.loads(text)["disk"]["latency"]) == (0, "ssd")
+    status, _, err = compared("--disk", "hdd", *out, "--resume")
+    assert status == 2 and "this differs: disk (ssd then, hdd now)" in err
+
+
 def test_resume_runs_only_what_is_missing(compared, tmp_path, phases, labels):
     compared("--out", str(tmp_path / "out"))
     (tmp_path / "out/points/swap-k2-s2.json").unlink()
@@ -109,6 +117,7 @@ def test_out_is_not_written_over(compared, tmp_path):
     (["--seeds", "0"], "--seeds: 0 is not possible; allowed: 1 to 1000"),
     (["--seconds", "1", "--ops", "2"], "--seconds and --ops exclude each other"),
     (["--faults", "soft"], "--faults: 'soft' is not allowed"),
+    (["--disk", "tape"], "--disk: 'tape' is not allowed"),
     (["--resume"], "--resume: nothing is known of before; give the folder with --out"),
     (["--colour"], "memcommons compare: No such option: --colour")])
 def test_wrong_use_is_one_line_and_nothing_is_run(compared, phases, words, line):

@@ -120,6 +120,7 @@ def test_a_baseline_that_fails_is_said(searched, scenario):
     (["--schemes", "xen"], "--schemes: 'xen' is not a scheme"),
     (["--budget", "1MB"], "--budget: '1MB' is not a size"),
     (["--budget", "64KiB"], "--budget: 64.0 KiB is below the floor"),
+    (["--disk", "tape"], "--disk: 'tape' is not allowed"),
     (["--seed", "-1"], "--seed: -1 is too small; at least 0")])
 def test_wrong_use_is_one_line_and_nothing_is_run(searched, phases, words, line):
     status, out, err = searched(*words)
