@@ -79,8 +79,8 @@ def what_it_adds(change: Estimate) -> str:
 
 # E9: how far a guest may balloon itself
 FAR = (0.0, 0.25, 0.5, 0.75, 1.0)        # from all of its memory to the least
-STEADY, THIRD = (0.35, 0.1), (2.0, 0.0)  # working sets of the two guests, and of a third that does not balloon
-THIRD_RAM = 0.75                         # so most of what the third one reads can be in the pool alone
+STEADY, THIRD = (0.35, 0.1), (4.0, 0.0)  # working sets of the two guests, and of a third that does not balloon
+THIRD_RAM = 0.75                         # so what the third one reads would fill the pool more than once
 IDLE, TAKEN = "idle in the host", "wanted by a third guest"      # what becomes of the memory
 HOSTS = {IDLE: 2.0, TAKEN: 2.0 + THIRD_RAM}      # budgets in RAM
 HALF, LITTLE = 0.5, 0.1                  # of what is lost, or missed; of what is lost
