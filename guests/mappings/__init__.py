@@ -6,7 +6,7 @@
     operator        what the host's side is asked for meanwhile, through the door
     steps           rules as data: steps and the answers that they must get
     pool_bed        performs the steps on a pool of either kind, with a guest of its own
-    mark_bed        performs the steps on marks of either kind
+    mark_bed        performs the steps on marks of either kind; `bed` has what both have
     rules           the rules T of an ephemeral private pool, and what E2 is about: capacity and accounts
     mark_rules      the rules R that marks are about
     differences     both sides of each rule, and the shortest steps that show where they part

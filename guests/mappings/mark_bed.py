@@ -3,21 +3,16 @@
     volatile p    stable p    keep p (stable if not discarded)    unused p    state p
     write p D1    read p      through the marks
     plain p       a load that asks nobody, as any program makes it
-    take    the host takes all that it can have; freeze, thaw    the operator's orders about tmem
-    frames, swap-in, swap-out, faults, calls-made    of the guest, since the bed was made; calls since `calls-from-here`
+    swap-in, swap-out, faults    of the guest, since the bed was made
 
-Pages go by a letter, p to s.
+And those of every bed.  Pages go by a letter, p to s.
 """
 
-from typing import Self
-
-from guests.guest import Guest
+from guests.mappings.bed import Bed
 from guests.mappings.marks import Marks, NativeMarks
 from guests.mappings.marks_on_tmem import MarksOnTmem
 from guests.mappings.operator import Operator
-from guests.mappings.pool_bed import NAME
 from guests.mappings.steps import name_of, page
-from shm.abi import PAGE_SIZE
 from shm.counters import Count
 from shm.pagestate import BYTE
 
@@ -25,23 +20,17 @@ PAGES = "pqrs"
 _STATES = {byte: state.name for state, byte in BYTE.items()}
 
 
-class MarkBed:
+class MarkBed(Bed):
     """One kind of marks under test.  A context manager."""
 
     def __init__(self, operator: Operator) -> None:
-        self._operator = operator
-        self.guest = Guest.connect(operator.cluster, NAME, len(PAGES) * PAGE_SIZE, faults="software")
+        super().__init__(operator, len(PAGES))
+
+    def set_up(self) -> None:
         self.marks = self.new_marks()
-        self._calls_from_here()
 
     def new_marks(self) -> Marks:
         raise NotImplementedError
-
-    def perform(self, step: str) -> str:
-        """Carry one step out and return the answer, in words."""
-        verb, *words = step.split()
-        answer = getattr(self, "_" + verb.replace("-", "_"))(*words)
-        return "done" if answer is None else str(answer)
 
     # marks and touches
 
@@ -69,21 +58,7 @@ class MarkBed:
     def _plain(self, name: str) -> str:
         return name_of(self.guest.memory.read(PAGES.index(name)))
 
-    # the host
-
-    def _take(self) -> None:
-        self._operator.take(self.guest)
-
-    def _freeze(self) -> None:
-        self._operator.about("tmem-freeze", self.guest)
-
-    def _thaw(self) -> None:
-        self._operator.about("tmem-thaw", self.guest)
-
     # accounts
-
-    def _frames(self) -> str:
-        return f"{self._operator.row(self.guest)['frames']} frames"
 
     def _swap_in(self) -> str:
         return f"{self._operator.row(self.guest)['host_counters']['swap_in']} pages"
@@ -93,21 +68,6 @@ class MarkBed:
 
     def _faults(self) -> str:
         return f"{int(self.guest.counters[Count.DISCARD_FAULTS])} discard faults"
-
-    def _calls_from_here(self) -> None:
-        self._calls = int(self.guest.counters[Count.HYPERCALLS])
-
-    def _calls_made(self) -> str:
-        return f"{int(self.guest.counters[Count.HYPERCALLS]) - self._calls} hypercalls"
-
-    def close(self) -> None:
-        self.guest.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class NativeBed(MarkBed):

@@ -3,33 +3,30 @@
     put a D1    alter-after-put a D1 (the source is overwritten when put returns)    new a    write a (D9 in the window)
     get a    read a (the window)    flush a    flush-object a
     fill 96, hits 96    puts many pages, gets them and counts those that are right; `fill-equal 8` puts D1 so often
-    take    the host takes all that it can have      squeeze 5    it is short of so many frames for a moment
-    freeze, thaw, cap 4, form dedup, drop-pools      the operator's orders
+    squeeze 5    the host is short of so many frames for a moment
+    cap 4, form dedup, drop-pools      the operator's orders
     renew    destroys the pool and makes another     destroy      leave    the guest goes and comes again
     pools 17    makes more pools, at most so many
-    frames, cost, allowance, calls-made    frames of the guest's memory; those and tmem's; persistent pages that it may
-                                           still store; hypercalls since `calls-from-here`
+    cost, allowance    frames of the guest's memory and tmem's; persistent pages that it may still store
     scribble    stores D9 to each page of the guest's memory that it can       touch    loads each of them
 
-A handle is a letter, `a@2` the same in a second pool, `n5` what a fill puts as number 5.
+And those of every bed.  A handle is a letter, `a@2` the same in a second pool, `n5` what a fill puts as number 5.
 """
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from guests.guest import Guest
+from guests.mappings.bed import Bed
 from guests.mappings.operator import Operator
 from guests.mappings.steps import WINDOW, name_of, page
 from guests.mappings.volatile_pool import VolatilePool
 from shm.abi import PAGE_SIZE
-from shm.counters import Count
 from shm.errors import AddressingException, DiscardFault, TmemRefused
 
 if TYPE_CHECKING:
     from guests.pool import Pool
 
-NAME = "mapping"
 REGION, SECOND, MORE = 96, 8, 56             # pages of the first pool, the second, and of all others together
 RAM = REGION + SECOND + MORE
 FILL_OID = 77
@@ -40,27 +37,19 @@ HANDLES: dict[str, tuple[Any, int]] = {
 }
 
 
-class PoolBed:
+class PoolBed(Bed):
     """One kind of pool under test.  A context manager."""
 
     def __init__(self, operator: Operator, region: int = 0, bounded: bool = False) -> None:
-        self._operator, self._region, self._bounded = operator, region or REGION, bounded
-        self._attach()
+        self._region, self._bounded = region or REGION, bounded
+        super().__init__(operator, RAM)
 
-    def _attach(self) -> None:
-        self.guest = Guest.connect(self._operator.cluster, NAME, RAM * PAGE_SIZE, faults="software")
+    def set_up(self) -> None:
         self.pools: dict[str, Pool | VolatilePool] = {"1": self.new_pool(0, self._region)}
-        self._calls_from_here()
 
     def new_pool(self, first: int, pages: int) -> "Pool | VolatilePool":
         """Make a pool; a region of the guest's memory for it, where it needs one."""
         raise NotImplementedError
-
-    def perform(self, step: str) -> str:
-        """Carry one step out and return the answer, in words."""
-        verb, *words = step.split()
-        answer = getattr(self, "_" + verb.replace("-", "_"))(*words)
-        return "done" if answer is None else str(answer)
 
     def _at(self, handle: str) -> tuple[Any, Any, int]:
         name, _, pool = handle.partition("@")
@@ -144,17 +133,8 @@ class PoolBed:
 
     # the host
 
-    def _take(self) -> None:
-        self._operator.take(self.guest)
-
     def _squeeze(self, frames: str) -> None:
         self._operator.squeeze(self.guest, int(frames))
-
-    def _freeze(self) -> None:
-        self._operator.about("tmem-freeze", self.guest)
-
-    def _thaw(self) -> None:
-        self._operator.about("tmem-thaw", self.guest)
 
     def _cap(self, pages: str) -> None:
         self._operator.about("tmem-set", self.guest, cap=int(pages))
@@ -167,9 +147,6 @@ class PoolBed:
 
     # accounts
 
-    def _frames(self) -> str:
-        return f"{self._operator.row(self.guest)['frames']} frames"
-
     def _cost(self) -> str:
         return f"{self._operator.frames_of(self.guest)} frames"
 
@@ -179,12 +156,6 @@ class PoolBed:
             stored += 1
         pool.destroy()
         return f"{stored} pages"
-
-    def _calls_from_here(self) -> None:
-        self._calls = int(self.guest.counters[Count.HYPERCALLS])
-
-    def _calls_made(self) -> str:
-        return f"{int(self.guest.counters[Count.HYPERCALLS]) - self._calls} hypercalls"
 
     # the guest's own memory
 
@@ -206,21 +177,12 @@ class PoolBed:
                 faults += 1
         return f"{faults} discard faults"
 
-    def close(self) -> None:
-        self.guest.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class TmemBed(PoolBed):
     """A pool of tmem."""
 
-    def _attach(self) -> None:
-        super()._attach()
+    def set_up(self) -> None:
+        super().set_up()
         if self._bounded:
             self._cap(str(self._region))
 

@@ -148,6 +148,8 @@ class GuestRun:
         """Say that the limit has passed: the slow-down is named as far as it can be known."""
         ordered, limit = self.order.operations, self.order.limit_seconds
         did = f"{operations} operations" if ordered is None else f"{operations} of {ordered} operations"
+        if operations == ordered:
+            did = f"all of its {ordered} operations, and not ended its work,"
         return (f"{self.child.title} had done {did} when its limit of {limit:.0f} s had passed: a slow-down of more "
                 f"than 10; give it a larger budget, or less work")
 

@@ -20,6 +20,13 @@ from shm.abi import PAGE_SIZE
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 20.0            # of every wait; reached only by a test that fails
+# For `python_process(MEMCOMMONS, "run", ...)`: the command as a person types it.
+MEMCOMMONS = """
+import sys
+from hypervisor.toolstack.cli import main
+sys.argv = ["memcommons", *sys.argv[1:]]
+sys.exit(main())
+"""
 UNREAD_BYTES = 1 << 20       # of a hypervisor's news: a guest that leaves is one line, and a full pipe holds it up
 
 

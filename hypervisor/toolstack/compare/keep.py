@@ -1,9 +1,12 @@
-"""The files of a comparison: DIR/comparison.json, which says of what, and DIR/points/KEY.json, one for each point.
+"""What is kept of a comparison, a search for density, curves or claims.
+
+    DIR/comparison.json      of what it is
+    DIR/points/KEY.json      one finished point each
 
 Rule 1: a file is written whole or not at all: into a temporary file beside it, fsync, rename, fsync of the folder.
 Rule 2: a file is believed only if its form, its key, its identity and its checksum are right.  Anything else there,
         half-written, foreign or edited, counts as not there, and is replaced when its point has been run.
-Rule 3: one comparison at a time: the folder is locked while it is open, and the lock dies with the process.
+Rule 3: one at a time: the folder is locked while it is open, and the lock dies with the process.
 """
 
 import contextlib
@@ -32,7 +35,7 @@ class Kept:
 
 
 class Keep:
-    """The folder of one comparison.  One writer, the process that holds its lock."""
+    """The folder of one of them.  One writer, the process that holds its lock."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -52,8 +55,8 @@ class Keep:
             write_whole(self.folder / MANIFEST, {"schema": SCHEMA, "identity": self._identity})
         except BlockingIOError:
             self.close()
-            raise UsageProblem(f"--out: {self.folder}: another comparison is writing there; wait for its end, or give "
-                               f"another folder") from None
+            raise UsageProblem(f"--out: {self.folder}: another process is writing there; wait for its end, or give another "
+                               f"folder") from None
         except OSError as error:
             self.close()
             raise UsageProblem(f"--out: {self.folder}: {error.strerror}; give a folder that can be written") from error

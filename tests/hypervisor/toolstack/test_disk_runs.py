@@ -3,14 +3,9 @@
 import json
 
 import pytest
+from harness.children import MEMCOMMONS
 
 DEADLINE_S = 60.0
-MAIN = """
-import sys
-from hypervisor.toolstack.cli import main
-sys.argv = ["memcommons", *sys.argv[1:]]
-sys.exit(main())
-"""
 SCENARIO = """
 name = "slow-disks"
 budget = "6MiB"
@@ -35,8 +30,8 @@ def summary(python_process, tmp_path):
     """Run the scenario, software faults, and return its summary."""
     def run(scheme, disk):
         (tmp_path / "slow.toml").write_text(SCENARIO.format(disk=disk))
-        child = python_process(MAIN, "run", str(tmp_path / "slow.toml"), "--faults", "software", "--scheme", scheme,
-                               "--json")
+        child = python_process(MEMCOMMONS, "run", str(tmp_path / "slow.toml"), "--faults", "software", "--scheme",
+                               scheme, "--json")
         read = json.loads(child.line(DEADLINE_S))
         assert child.process.wait(DEADLINE_S) == 0, read["problems"]
         return read

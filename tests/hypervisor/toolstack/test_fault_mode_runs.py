@@ -11,17 +11,12 @@ from time import monotonic
 
 import psutil
 import pytest
+from harness.children import MEMCOMMONS
 
 from shm import names
 from shm.errors import UsageProblem
 from shm.userfault import open_userfault
 
-MAIN = """
-import sys
-from hypervisor.toolstack.cli import main
-sys.argv = ["memcommons", *sys.argv[1:]]
-sys.exit(main())
-"""
 DEADLINE_S = 60.0
 SCENARIO = """
 name = "both"
@@ -48,7 +43,7 @@ class Run:
     def __init__(self, start, folder, mode, seconds):
         (folder / "both.toml").write_text(SCENARIO.format(seconds=seconds))
         self._events = folder / "out" / "events.jsonl"
-        self.child = start(MAIN, "run", str(folder / "both.toml"), "--faults", mode, "--json", "--out",
+        self.child = start(MEMCOMMONS, "run", str(folder / "both.toml"), "--faults", mode, "--json", "--out",
                            str(folder / "out"))
         self.mode = mode
 

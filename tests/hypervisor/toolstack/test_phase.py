@@ -106,6 +106,14 @@ def test_guest_over_its_limit_is_ended_and_the_slowdown_named(cluster, misdeed):
     assert result.guests[0].exit_status == -9
 
 
+def test_guest_that_does_not_end_its_work_is_not_said_to_have_done_less(cluster):
+    cluster.patience = replaced(cluster, grace=0.1)
+    cluster.answers["list"] = lambda: {"guests": [{"name": "a", "counters": {"operations": 100}}]}
+    result = cluster.phase("hangs", limit=0.1).run()
+    assert re.match(r"guest 'a' \(pid \d+\) had done all of its 100 operations, and not ended its work, when its",
+                    result.problems[0])
+
+
 def test_guest_that_is_never_ready_is_ended(cluster):
     cluster.patience = replaced(cluster, prepare=0.3)
     result = cluster.phase("hangs-at-start").run()

@@ -2,7 +2,8 @@
 
 import json
 
-MAIN = "import sys; from hypervisor.toolstack.cli import main; sys.exit(main())"
+from harness.children import MEMCOMMONS
+
 DEADLINE_S = 200.0
 SCENARIO = """
 name = "two"
@@ -25,7 +26,7 @@ workload = "analytics"
 def test_every_page_is_right_and_each_scheme_does_what_it_says(python_process, tmp_path):
     path = tmp_path / "two.toml"
     path.write_text(SCENARIO)
-    child = python_process(MAIN, "run", str(path), "--scheme", "light,more-ram,balloon", "--json", "--faults",
+    child = python_process(MEMCOMMONS, "run", str(path), "--scheme", "light,more-ram,balloon", "--json", "--faults",
                            "software")
     out, said = child.process.communicate(timeout=DEADLINE_S)
     assert child.process.returncode == 0, said

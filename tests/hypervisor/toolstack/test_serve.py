@@ -7,18 +7,13 @@ import time
 
 import psutil
 import pytest
+from harness.children import MEMCOMMONS
 
 from guests import Guest
 from hypervisor.toolstack.connection import call
 from hypervisor.toolstack.serve import serve_order
 from shm.errors import UsageProblem
 
-MAIN = """
-import sys
-from hypervisor.toolstack.cli import main
-sys.argv = ["memcommons", *sys.argv[1:]]
-sys.exit(main())
-"""
 DEADLINE_S = 20.0
 
 
@@ -29,7 +24,7 @@ def serve(python_process, new_cluster_name):
 
     def start():
         name = new_cluster_name()
-        process = python_process(MAIN, "serve", "--name", name, "--budget", "4MiB", "--swap", "4MiB")
+        process = python_process(MEMCOMMONS, "serve", "--name", name, "--budget", "4MiB", "--swap", "4MiB")
         line = process.line()
         served = re.fullmatch(
             rf"cluster '{name}' serves 4\.0 MiB under cmm2\+tmem \(pid (\d+)\); a guest joins with "
@@ -86,7 +81,7 @@ def test_killed_serve_takes_its_hypervisor_along(serve):
 
 def test_name_in_use_is_one_line(serve, python_process):
     name, _, _ = serve()
-    second = python_process(MAIN, "serve", "--name", name, "--budget", "4MiB")
+    second = python_process(MEMCOMMONS, "serve", "--name", name, "--budget", "4MiB")
     status, said = ended(second)
     assert (status, said.count("\n")) == (2, 1)
     assert said.startswith(f"cluster name {name!r} is in use")

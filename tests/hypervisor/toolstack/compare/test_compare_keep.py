@@ -116,7 +116,7 @@ def test_a_folder_of_another_form_is_refused(opened, monkeypatch):
 def test_a_folder_in_use_is_refused_and_left_as_it_is(opened, tmp_path):
     opened(False)
     other = Keep(tmp_path / "out", IDENTITY)
-    with pytest.raises(UsageProblem, match="another comparison is writing there"):
+    with pytest.raises(UsageProblem, match="another process is writing there"):
         other.open(True)
 
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from harness.children import MEMCOMMONS
 
 from hypervisor.toolstack.curves import grid, part
 from hypervisor.toolstack.phase import Phase
@@ -10,12 +11,6 @@ from hypervisor.toolstack.reporting.png import HOW
 
 WORDS = ("--schemes", "none,swap", "--overcommit", "1,2", "--seeds", "1", "--faults", "software", "--disks", "ssd")
 DEADLINE_S = 60.0
-MAIN = """
-import sys
-from hypervisor.toolstack.cli import main
-sys.argv = ["memcommons", *sys.argv[1:]]
-sys.exit(main())
-"""
 
 
 @pytest.fixture
@@ -144,8 +139,8 @@ def test_resume_of_something_else_is_one_line(drawn):
 
 def test_a_real_run(python_process, tmp_path):
     child = python_process(
-        MAIN, "curves", "--workloads", "scan", "--disks", "hdd", "--schemes", "swap", "--overcommit", "3", "--seeds",
-        "1", "--ops", "100", "--faults", "software", "--out", str(tmp_path / "out"), "--json")
+        MEMCOMMONS, "curves", "--workloads", "scan", "--disks", "hdd", "--schemes", "swap", "--overcommit", "3",
+        "--seeds", "1", "--ops", "100", "--faults", "software", "--out", str(tmp_path / "out"), "--json")
     told = json.loads(child.line(DEADLINE_S))
     assert child.process.wait(DEADLINE_S) == 0, told["problems"]
     [(overcommit, throughput, half)] = told["curves"][0]["lines"][0]["points"]

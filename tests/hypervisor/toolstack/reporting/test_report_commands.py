@@ -8,18 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness.children import MEMCOMMONS
 
 from hypervisor.toolstack.reporting import png
 from hypervisor.toolstack.reporting.png import HOW
 
 HERE = importlib.util.find_spec("matplotlib") is not None
 REAL_S = 60.0
-MAIN = """
-import sys
-from hypervisor.toolstack.cli import main
-sys.argv = ["memcommons", *sys.argv[1:]]
-sys.exit(main())
-"""
 SCENARIO = """
 name = "short"
 budget = "8MiB"
@@ -206,7 +201,7 @@ def test_nobody_imports_matplotlib_before_it_is_needed():
 
 def test_a_real_short_run(typed, python_process, tmp_path, reported):
     (tmp_path / "short.toml").write_text(SCENARIO)
-    child = python_process(MAIN, "run", str(tmp_path / "short.toml"), "--faults", "software", "--json", "--out",
+    child = python_process(MEMCOMMONS, "run", str(tmp_path / "short.toml"), "--faults", "software", "--json", "--out",
                            str(tmp_path / "out"))
     read = json.loads(child.line(REAL_S))
     assert child.process.wait(REAL_S) == 0, read["problems"]
