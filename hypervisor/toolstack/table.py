@@ -30,7 +30,7 @@ WORK_ROWS = (
     ("discard_faults", "discard faults"), ("stable_failures", "make stable failed"),
     ("tmem_puts", "tmem puts"), ("tmem_gets", "tmem gets"), ("tmem_hits", "tmem hits"),
     ("tmem_evictions", "tmem evictions"), ("hypercalls", "hypercalls"), ("multicalls", "multicalls"),
-    ("essa", "pages hinted (ESSA)"), ("faults", "page faults"))
+    ("essa", "pages in ESSA orders"), ("faults", "page faults"))
 
 # ... and what there is in hardware mode alone.
 HARDWARE_ROWS = (
