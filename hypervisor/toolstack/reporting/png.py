@@ -3,6 +3,7 @@
 They show what `svg` and `areas` show, with the same colours, markers, dashes and textures.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +27,7 @@ from hypervisor.toolstack.reporting.svg import MARKERS_A_LINE, heights
 DPI = 150
 SIZE = (8.0, 4.4)                # inches
 NO_COLOUR = 6                    # the palette's black
-HOW = "no PNG files: matplotlib is not installed; pip install 'memcommons[plot]'"
+HOW = f"no PNG files: matplotlib is not installed; {sys.executable} -m pip install matplotlib"
 
 
 def saved(charts: Iterable[Chart], folder: Path, option: str = "") -> list[str]:
