@@ -55,8 +55,8 @@ class Keep:
             write_whole(self.folder / MANIFEST, {"schema": SCHEMA, "identity": self._identity})
         except BlockingIOError:
             self.close()
-            raise UsageProblem(f"--out: {self.folder}: another process is writing there; wait for its end, or give another "
-                               f"folder") from None
+            raise UsageProblem(f"--out: {self.folder}: another process is writing there; wait for its end, or give "
+                               f"another folder") from None
         except OSError as error:
             self.close()
             raise UsageProblem(f"--out: {self.folder}: {error.strerror}; give a folder that can be written") from error
