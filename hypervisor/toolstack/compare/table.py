@@ -18,6 +18,7 @@ from hypervisor.toolstack.compare.pairs import Verdict, sentence
 from hypervisor.toolstack.compare.points import budget_for
 from hypervisor.toolstack.compare.statistics import Estimate, doubt, doubtful
 from hypervisor.toolstack.table import DASH, plain_table
+from hypervisor.toolstack.table import disk_words as of_a_run
 from shm.units import format_size
 
 SCHEMES_A_TABLE = 4
@@ -44,8 +45,8 @@ def header(found: Outcome, facts: Mapping[str, Any]) -> Text:
 
 
 def disk_words(disk: Mapping[str, Any]) -> str:
-    """Return the model of the guests' disks, which every figure depends on: "disk: latency none"."""
-    return "disk: " + ", ".join(f"{name} {value}" for name, value in disk.items())
+    """Return what the guests' disks cost, which every figure depends on."""
+    return of_a_run(disk).removeprefix(", ") or "disks without a cost"
 
 
 def times(found: Outcome) -> Table:

@@ -15,7 +15,7 @@ from hypervisor.toolstack.summary import summarise
 from hypervisor.toolstack.table import WIDTH, console_for
 
 MIB = 1 << 20
-FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 * MIB, "faults": "software", "disk": {"latency": "none"}}
+FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 * MIB, "faults": "software", "disk": {"latency": "none", "time": "virtual", "direct": False}}
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_the_table_says_it(found):
     assert cells(text, "cmm2 ")[2].endswith("(2 of 3)")
     assert "cmm2, overcommit 2: did not finish: seed 3: guest 'b' was out of memory" in text
     assert "overcommit 1: swap, cmm2: swap is faster" in text
-    assert "disk: latency none" in text
+    assert "disks without a cost" in text
     assert "overcommit 2: budget 64.0 MiB" in text
     assert cells(text, "discards")[1:] == ["7.00", "1.23M", "1.23M"]
     assert "guest swap in" not in text, "a row of nothing but 0"
