@@ -151,7 +151,12 @@ def stalls(results: Results) -> Answer:
                   f"together, ms, {figure}; {runs(results)}",
                   f"the best balloon against cmm2, {against}; an operation's wait later on, us, at once: {later}; "
                   f"longest wait of one, ms: {longest}; until a balloon that reacts had its last page: {lead}",
-                  on="the pace of the step")
+                  on="the pace of the step: " + ", ".join(f"{ramp} they stall {against_words(found[ramp])}"
+                                                          for ramp in RAMPS))
+
+
+def against_words(change: Estimate) -> str:
+    return "less" if below(change) else "longer" if above(change) else "neither less nor longer, as far as is shown"
 
 
 CLAIMS = (

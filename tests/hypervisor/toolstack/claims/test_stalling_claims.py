@@ -51,7 +51,8 @@ def test_who_stalls(waits, verdict):
 def test_a_pace_that_decides():
     results = stalls(90, 40, 60) | {f"{HINTS}/in ten steps/1": stalled(20)}
     answer = judged(E24, results)
-    assert answer.verdict is Verdict.DEPENDS and answer.why.startswith("on the pace of the step; ")
+    assert answer.verdict is Verdict.DEPENDS
+    assert answer.why.startswith("on the pace of the step: at once they stall less, in ten steps they stall longer; ")
 
 
 def test_seeds_that_disagree_decide_nothing():

@@ -15,7 +15,8 @@ from hypervisor.toolstack.summary import summarise
 from hypervisor.toolstack.table import WIDTH, console_for
 
 MIB = 1 << 20
-FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 * MIB, "faults": "software", "disk": {"latency": "none", "time": "virtual", "direct": False}}
+FACTS = {"name": "two", "guests": 2, "ram_bytes": 128 * MIB, "faults": "software",
+         "disk": {"latency": "none", "time": "virtual", "direct": False}}
 
 
 @pytest.fixture
