@@ -78,7 +78,7 @@ def _claim(claim: Claim, charts: list[Chart]) -> Markup:
         ("said by", joined(claim.who, f" (message {claim.mail})" if claim.mail else None)), ("set up", claim.setup),
         ("criterion", claim.criterion), ("measured", claim.figure), ("verdict", _badge(claim)),
         *([("remark", claim.why)] if claim.why else []),
-        ("runs", f"{len(claim.jobs)}"), ("repeat", tag("code", claim.command))]
+        ("run", claim.work or f"{len(claim.jobs)}"), ("repeat", tag("code", claim.command))]
     body = tag("tbody", *(tag("tr", tag("th", name), tag("td", said)) for name, said in facts))
     rows = tag("table", body, class_="facts")
     return tag("article", tag("h3", f"{claim.key}: {claim.says}"), tag("div", rows, class_="scroll"), figures(charts),

@@ -287,6 +287,7 @@ class Claim(_Told):
     verdict: Literal["supported", "refuted", "depends", "not tested here"]
     why: str
     command: str
+    work: str = ""                   # what was run, in words; older documents have none
     jobs: list[str]
     curves: list[Curves]
 

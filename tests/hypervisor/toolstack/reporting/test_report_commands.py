@@ -132,6 +132,13 @@ def test_claims(reported, claims_in):
     assert "a quick run" in page
 
 
+def test_what_was_run_for_a_claim_is_said(reported, claims_in):
+    """And of a document that is older than the words, how many runs."""
+    claims = json.loads((claims_in() / "claims.json").read_text())["claims"]
+    page = reported(claims_in(claims=[claims[0] | {"work": "38 trials on clocks of the model"}, *claims[1:]]))
+    assert "<th>run</th><td>38 trials on clocks of the model</td>" in page and "<th>run</th><td>1</td>" in page
+
+
 def test_hostile_claims_are_text(reported, claims_in, hostile):
     def spoilt(value):
         if isinstance(value, dict):
