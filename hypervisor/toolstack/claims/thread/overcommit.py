@@ -152,8 +152,9 @@ CLAIMS = (
     Claim("E7", "IBM, z/VM 5.3 performance report, 2007", "530imp",
           "VMRM's ballooning, CMMA and both are alike at low overcommit, and CMMA is best at high",
           f"{GUESTS} guests of {RAM >> 8} MiB that stay as they are, {sum(WORKING):g} of their memory in use, half of "
-          f"it files, at overcommit {', '.join(f'{at:g}' for at in OVERCOMMITS)}; under balloon with CMM1's timed "
-          f"controller ({PACE:,} pages a second of their clocks), cmm2, and both; an operation thinks for "
+          f"it files, so that all that is in use has room up to overcommit {1 / sum(WORKING):.1f}; at overcommit "
+          f"{', '.join(f'{at:g}' for at in OVERCOMMITS)}; under balloon with CMM1's timed controller ("
+          f"{PACE:,} pages a second of their clocks), cmm2, and both; an operation thinks for "
           f"{THINK_NS // 1_000_000} ms; disks by the model hdd: guests wait for what they write, what the hypervisor "
           "writes in the background is nobody's wait",
           "supported if at the lowest overcommit above 1 all throughputs are within 10 % of each other, and at the "
