@@ -19,13 +19,14 @@ ROUNDS = 7
 SCHEMES = "swap,tmem,cmm2"
 CLI = (sys.executable, "-m", "hypervisor.toolstack.cli")
 GOAL = 1.02
+DEADLINE_S = 1800.0
 
 
 def seconds(*words: str) -> float:
     """Return how long a command takes."""
     began = perf_counter()
     subprocess.run([*CLI, *words, "--json", "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                   check=True)
+                   check=True, timeout=DEADLINE_S)
     return perf_counter() - began
 
 

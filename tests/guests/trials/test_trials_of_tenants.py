@@ -13,15 +13,20 @@ def needs(ram=600, file=0, anon=0, **more):
     return {"ram": ram, "file": file, "anon": anon, **more}
 
 
-def test_steps_are_played_window_by_window(machine):
-    """A guest grows while the other shrinks: the controller decides after each window, and the balloons follow."""
+def swung(machine, first, second):
+    """Play two phases on balloons, of these windows and deals: a guest grows while the other shrinks."""
     running = machine(budget=700, scheme="balloon", swap=4000, disk="ssd",
                       balloon=Rules("timed", interval=NEVER, step=100))
     small, large = [20, 20], [250, 250]
-    found = load("steps").run(running.cluster, {
+    return load("steps").run(running.cluster, {
         "tenants": [needs(file=250, anon=250)] * 2, "seed": 1, "window_ns": 50_000_000,
-        "phases": [{"loads": [small, large], "windows": 2, "renew": True},
-                   {"loads": [large, small], "windows": 3, "renew": True}]})
+        "phases": [{"loads": loads, "renew": True} | phase
+                   for loads, phase in (([small, large], first), ([large, small], second))]})
+
+
+def test_steps_are_played_window_by_window(machine):
+    """The controller decides after each window, and the balloons follow."""
+    found = swung(machine, {"windows": 2}, {"windows": 3})
     windows = found["windows"]
     assert [row["phase"] for row in windows] == [0, 0, 1, 1, 1]
     assert all(0 < tenant["operations"] <= 250 for row in windows for tenant in row["tenants"])
@@ -32,14 +37,8 @@ def test_steps_are_played_window_by_window(machine):
 
 def test_balloons_that_are_told_by_the_phases(machine):
     """Before the window that was named; the host's controller, which would take pages, decides nothing."""
-    running = machine(budget=700, scheme="balloon", swap=4000, disk="ssd",
-                      balloon=Rules("timed", interval=NEVER, step=100))
-    small, large = [20, 20], [250, 250]
-    found = load("steps").run(running.cluster, {
-        "tenants": [needs(file=250, anon=250)] * 2, "seed": 1, "window_ns": 50_000_000,
-        "phases": [{"loads": [small, large], "windows": 3, "renew": True, "deals": [[1, [320, 350]]]},
-                   {"loads": [large, small], "windows": 2, "renew": True,
-                    "deals": [[0, [340, 310]], [1, [150, 500]]]}]})
+    found = swung(machine, {"windows": 3, "deals": [[1, [320, 350]]]},
+                  {"windows": 2, "deals": [[0, [340, 310]], [1, [150, 500]]]})
     assert [[tenant["pages"] for tenant in row["tenants"]] for row in found["windows"]] == [
         [600, 600], [320, 350], [320, 350], [340, 310], [150, 500]]
     aside = sum(tenant["aside_ns"] for row in found["windows"] for tenant in row["tenants"])

@@ -64,9 +64,9 @@ def no_better(found: Estimate) -> bool:
     return found.mean > -CLEAR and (found.low is None or found.low > -MOST_MISSED)
 
 
-def shape(results: Results, setting: str) -> str:
+def shape(results: Results, found: Found, setting: str) -> str:
     """Return how the transfers go with the bias: each against none, and the ends of what is above 0 against another."""
-    row = {bias: against(results, bias, 0.0, setting) for bias in BIASES[1:]}
+    row = {bias: found[bias, setting] for bias in BIASES[1:]}
     if any(better(row[bias]) and better(against(results, bias, BIASES[-1], setting)) for bias in BIASES[1:-1]):
         return INTERIOR
     if all(map(better, row.values())):
@@ -77,7 +77,7 @@ def shape(results: Results, setting: str) -> str:
 def bias_pays(results: Results) -> Answer:
     settings = sorted({key.split("/")[1] for key in results})
     found = {(bias, setting): against(results, bias, 0.0, setting) for bias in BIASES[1:] for setting in settings}
-    shapes = {setting: shape(results, setting) for setting in settings}
+    shapes = {setting: shape(results, found, setting) for setting in settings}
     said = "; ".join(f"{_said(setting)}: " + ", ".join(f"{bias:g}: {_percent(found[bias, setting])}"
                                                        for bias in BIASES[1:]) for setting in settings)
     unfinished = sum(bool(one.failed) for one in results.values())

@@ -4,7 +4,7 @@ On clocks of the model, so that the controller decides by the guests' time: an h
 """
 
 from collections.abc import Callable, Mapping
-from itertools import combinations, pairwise
+from itertools import combinations
 from math import log
 from typing import Any
 
@@ -29,7 +29,9 @@ from hypervisor.toolstack.claims.stages import (
     shown,
     slow_down,
 )
+from hypervisor.toolstack.compare.pairs import pair
 from hypervisor.toolstack.compare.statistics import Estimate, estimate
+from hypervisor.toolstack.curves.crossings import of_pair, sentence
 
 BALLOON, HINTS, TOGETHER = COMPARED = ("balloon", "cmm2", "cmm2+balloon")
 OVERCOMMITS, QUICK_OVERCOMMITS = (1.0, 1.25, 1.5, 2.0, 3.0), (1.0, 1.25, 3.0)
@@ -101,14 +103,12 @@ def least_io(results: Results, overcommit: float) -> str:
 
 
 def crossing(results: Results) -> str:
-    """Return in words between which overcommits cmm2 is shown to pass the balloon, or to be passed by it."""
-    found = [(at, against(results, HINTS, BALLOON, at)) for at in overcommits(results)]
-    signs = [(at, 1 if above(each) else -1) for at, each in found if above(each) or below(each)]
-    for (left, before), (right, after) in pairwise(signs):
-        if before != after:
-            passes = "passes" if after > 0 else "is passed by"
-            return f"between {left:g} and {right:g} cmm2 {passes} the balloon"
-    return "no crossing of cmm2 and the balloon is shown"
+    """Return in words where the curves of cmm2 and the balloon cross, by the rule of `memcommons curves`."""
+    def times(scheme: str, at: float) -> dict[int, float]:
+        return dict(enumerate(1 / each for each in values(results, scheme, at, throughput)))
+
+    pairs = [(at, pair(HINTS, BALLOON, times(HINTS, at), times(BALLOON, at))) for at in overcommits(results)]
+    return "; ".join(map(sentence, of_pair(pairs))) or "no crossing of cmm2 and the balloon is shown"
 
 
 def better_together(results: Results) -> str:

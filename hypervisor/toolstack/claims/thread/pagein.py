@@ -55,8 +55,8 @@ def no_cheaper(results: Results) -> Answer:
                   f"and all that its disk does is waited for): "
                   + ", ".join(f"overcommit {k:g}: {ratio:.2f}" for k, ratio in worst.items())
                   + f"; at its best, by runnable tasks of both, {said}",
-                  f"pages that cross to and from disks, host swap / preswap: {crossed}; so it is not PFAULT that "
-                  f"decides here",
+                  f"pages that cross to and from disks, host swap / preswap: {crossed}"
+                  + ("; so it is not PFAULT that decides here" if max(worst.values()) <= NO_CHEAPER else ""),
                   ({"title": "Host swap with PFAULT against preswap", "x": "runnable tasks", "y": "time, relative",
                     "lines": lines},), on="how much of its disk's time the host can hide from the guests")
 

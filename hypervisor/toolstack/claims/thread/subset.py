@@ -9,7 +9,7 @@ from hypervisor.toolstack.claims.jobs import Job, Trial
 MIB = 1 << 20
 LIMIT_S = 400.0
 MAPPINGS = Trial("mappings", {"scheme": "cmm2+tmem", "budget": 32 << 20, "swap": 16 << 20})
-SEEN, HAS, COSTS = "what a guest sees of a pool", "what the operator has of it", "capacity, accounts and costs"
+SEEN, COSTS = "what a guest sees of a pool", "capacity, accounts and costs"
 SETS = (1, 2, 8, 32)                     # of the guest's RAM
 ACCOUNTS = ("E2a", "E2b", "E2c", "E2d")  # larger than the guest, its memory, its max_mem, written to by a stray store
 

@@ -52,9 +52,9 @@ def test_what_is_shown_where():
     answer = judged(E7, sweep((1.0, 2.0, 1.2), (9.0, 4.0, 5.0), (300, 100, 200)))
     assert answer.why == (
         "on how low is low: they are not alike at 1.25; at 1.25 they are not shown to be alike; shown to be faster "
-        "than both others: none at 1, "
-        "balloon at 1.25, cmm2 at 3; least I/O at 3: cmm2; between 1.25 and 3 cmm2 passes the balloon; both together "
-        "are shown to be faster than each at none of them")
+        "than both others: none at 1, balloon at 1.25, cmm2 at 3; least I/O at 3: cmm2; between 1.25 and 3 cmm2 passes "
+        "balloon: it takes 2.00 (2.00 to 2.00) of its time at 1.25, 0.44 (0.44 to 0.44) at 3; both together are shown "
+        "to be faster than each at none of them")
 
 
 def test_where_one_seed_says_otherwise_nothing_is_shown():

@@ -4,7 +4,7 @@ import pytest
 
 from guests.trials import load
 from hypervisor.toolstack.claims.claim import Found, Verdict
-from hypervisor.toolstack.claims.thread.subset import COSTS, HAS, SEEN, subset
+from hypervisor.toolstack.claims.thread.subset import COSTS, SEEN, subset
 from shm.errors import UsageProblem
 
 
@@ -16,7 +16,8 @@ def rule(number, same):
     (True, True, Verdict.SUPPORTED), (True, False, Verdict.DEPENDS), (False, False, Verdict.REFUTED),
     (False, True, Verdict.REFUTED)])
 def test_every_rule_counts(seen, others, verdict):
-    groups = {SEEN: [rule("T10", True), rule("T11", seen)], HAS: [rule("T39", others)], COSTS: [rule("E2a", others)]}
+    groups = {SEEN: [rule("T10", True), rule("T11", seen)], "what the operator has of it": [rule("T39", others)],
+              COSTS: [rule("E2a", others)]}
     answer = subset({"mappings": Found("a trial", {"pool": {"groups": groups}})})
     assert answer.verdict is verdict
     assert answer.figure.startswith(f"{1 + seen + 2 * others} of 4 rules of a private ephemeral pool are kept;")
